@@ -1,0 +1,117 @@
+"""Frozen configuration: what the model is (read from its folder) and how the engine runs it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """A configuration or model folder that cannot work; says what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a Llama-family model, from the ``config.json`` of a Hugging Face folder."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    attention_bias: bool
+    eos_token_ids: tuple[int, ...]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> ModelConfig:
+        """Read ``config.json`` (and ``generation_config.json`` for more EOS ids). Raises :class:`ConfigError`."""
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise ConfigError(f"{folder} is not a model folder: it has no config.json")
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is not readable JSON: {error}") from error
+        generation = Path(folder) / "generation_config.json"
+        extra = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
+        return cls.from_hf(raw, extra.get("eos_token_id"))
+
+    @classmethod
+    def from_hf(cls, raw: dict, generation_eos: int | list[int] | None = None) -> ModelConfig:
+        """Translate a Hugging Face config dict; refuses what the model code would silently get wrong."""
+        architecture = (raw.get("architectures") or ["?"])[0]
+        if architecture != "LlamaForCausalLM":
+            raise ConfigError(f"architecture {architecture} is not supported; supported: LlamaForCausalLM")
+        rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+        if rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise ConfigError(f"RoPE scaling {rope} is not supported; only the default rotary embedding is")
+        if raw.get("hidden_act", "silu") != "silu" or raw.get("mlp_bias"):
+            raise ConfigError("only SwiGLU MLPs without bias are supported")
+        heads = raw["num_attention_heads"]
+        return cls(
+            architecture=architecture,
+            vocab_size=raw["vocab_size"],
+            hidden_size=raw["hidden_size"],
+            intermediate_size=raw["intermediate_size"],
+            num_layers=raw["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=raw.get("num_key_value_heads") or heads,
+            head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
+            rms_norm_eps=raw.get("rms_norm_eps", 1e-6),
+            rope_theta=float(rope.get("rope_theta", raw.get("rope_theta", 10000.0))),
+            max_position_embeddings=raw.get("max_position_embeddings", 2048),
+            tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+            attention_bias=bool(raw.get("attention_bias", False)),
+            eos_token_ids=tuple(sorted({*_as_ids(raw.get("eos_token_id")), *_as_ids(generation_eos)})),
+        )
+
+    @property
+    def kv_elements_per_token(self) -> int:
+        """Numbers (keys and values, all layers) that one token keeps in the cache."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+
+
+def _as_ids(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How the engine runs a model; names and meanings follow vLLM's flags.
+
+    block_size: tokens per KV block. num_kv_blocks: size of the pool (None: from ``kv_cache_memory_bytes``).
+    max_num_seqs: requests in one step. max_num_batched_tokens: token budget of one step, prefill and decode together.
+    max_model_len: prompt plus output, in tokens (None: what the model was trained for).
+    """
+
+    model: str
+    dtype: str = "float32"
+    device: str = "cpu"
+    max_model_len: int | None = None
+    block_size: int = 16
+    num_kv_blocks: int | None = None
+    kv_cache_memory_bytes: int = 1 << 30
+    max_num_seqs: int = 128
+    max_num_batched_tokens: int = 2048
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "kv_cache_memory_bytes", "max_num_seqs", "max_num_batched_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_model_len", "num_kv_blocks", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1 when given, got {value}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")

@@ -1,0 +1,170 @@
+"""The engine for servers: the step loop in its own thread, one async stream of outputs per request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from minillm_serve.config import EngineConfig
+from minillm_serve.engine.build import build_core
+from minillm_serve.engine.core import EngineCore, EngineStats, StepStats
+from minillm_serve.model.tokenizer import Tokenizer
+from minillm_serve.request import Request, RequestOutput, SamplingParams
+
+
+class EngineDeadError(RuntimeError):
+    """The step loop has ended, by an error or by ``stop()``; no request can be served any more."""
+
+
+class AsyncEngine:
+    """Many coroutines on one event loop, one step thread.
+
+    The thread alone touches the core once started: coroutines put commands in a queue, outputs come back through
+    the loop in one hop per step.
+    """
+
+    def __init__(self, core: EngineCore, config: EngineConfig, trace_file: str | Path | None = None):
+        self.core = core
+        self.config = config
+        self._trace_file = trace_file
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._streams: dict[int, asyncio.Queue[RequestOutput | EngineDeadError]] = {}
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._error: BaseException | None = None
+        self._stats = core.stats()
+
+    @classmethod
+    def from_config(cls, config: EngineConfig, trace_file: str | Path | None = None) -> AsyncEngine:
+        """Load the model (seconds). Raises ConfigError."""
+        return cls(build_core(config, trace=trace_file is not None), config, trace_file)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.core.admission.tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        return self.core.admission.max_model_len
+
+    @property
+    def errored(self) -> bool:
+        """The step thread died of an error."""
+        return self._error is not None
+
+    @property
+    def on_step(self) -> Callable[[StepStats], None] | None:
+        """Called after every step, from the step thread."""
+        return self.core.on_step
+
+    @on_step.setter
+    def on_step(self, callback: Callable[[StepStats], None] | None) -> None:
+        self.core.on_step = callback
+
+    def stats(self) -> EngineStats:
+        """The state after the last step."""
+        return self._stats
+
+    async def start(self) -> None:
+        """Start the step thread on the running event loop."""
+        if self._thread is not None:
+            raise RuntimeError("the engine was already started")
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="minillm-steps", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the step thread; unfinished streams raise EngineDeadError. Writes the trace."""
+        if self._thread is None:
+            return
+        self._commands.put(None)
+        await asyncio.to_thread(self._thread.join)
+        if self._trace_file is not None and self.core.trace is not None:
+            self.core.trace.write(self._trace_file)
+            self._trace_file = None
+
+    async def generate(
+        self, prompt: str | Sequence[int], params: SamplingParams, request_id: str
+    ) -> AsyncIterator[RequestOutput]:
+        """Cumulative outputs of one request; the last has ``finished`` True.
+
+        Raises :class:`RequestError` before anything is scheduled, :class:`EngineDeadError` when the engine is gone.
+        Closing the generator early (or cancelling its task) aborts the request.
+        """
+        request = await self.prepare(prompt, params)
+        async with contextlib.aclosing(self.stream(request, request_id)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def prepare(self, prompt: str | Sequence[int], params: SamplingParams) -> Request:
+        """Check a request (tokenise, compile its schema) off the event loop. Raises :class:`RequestError`."""
+        return await asyncio.to_thread(self.core.prepare, prompt, params)
+
+    async def stream(self, request: Request, request_id: str) -> AsyncIterator[RequestOutput]:
+        """Queue a prepared request and follow it; see :meth:`generate`. request_id is a label and need not be unique."""
+        if self._thread is None or not self._thread.is_alive():
+            raise EngineDeadError("the engine is not running") from self._error
+        outputs = self._streams[request.rid] = asyncio.Queue()
+        self._commands.put(lambda: self.core.add(request_id, request))
+        finished = False
+        try:
+            while not finished:
+                output = await outputs.get()
+                if isinstance(output, EngineDeadError):
+                    raise output
+                finished = output.finished
+                yield output
+        finally:
+            del self._streams[request.rid]
+            if not finished:
+                self._commands.put(lambda: self._publish(self.core.abort([request.rid])))
+
+    def _run(self) -> None:
+        """The step thread: take what came in, compute one step, publish, again; sleep only when there is no work."""
+        try:
+            while self._take_commands():
+                if self.core.has_work():
+                    self._publish(self.core.step())
+        except BaseException as error:  # whatever it was, no stream may wait for ever
+            self._error = error
+            raise
+        finally:
+            self._hop(self._close_streams)
+
+    def _take_commands(self) -> bool:
+        """Run all queued commands, waiting for one when idle. False when the engine should end."""
+        command = None
+        if not self.core.has_work():
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
+        while not self._commands.empty():
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
+        self._stats = self.core.stats()
+        return True
+
+    def _publish(self, outputs: list[RequestOutput]) -> None:
+        self._stats = self.core.stats()
+        if outputs:
+            self._hop(self._deliver, outputs)
+
+    def _hop(self, callback: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _deliver(self, outputs: list[RequestOutput]) -> None:
+        for output in outputs:
+            if (stream := self._streams.get(output.rid)) is not None:
+                stream.put_nowait(output)
+
+    def _close_streams(self) -> None:
+        for stream in self._streams.values():
+            stream.put_nowait(EngineDeadError("the engine has stopped"))

@@ -1,0 +1,76 @@
+"""The tensors of a Llama-family model, projections that read the same input joined into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from minillm_kernels import Ops
+from minillm_serve.config import ModelConfig
+from minillm_serve.model.loader import Checkpoint
+
+Packed = TypeVar("Packed")
+
+
+@dataclass(frozen=True)
+class LayerWeights(Generic[Packed]):
+    """One transformer layer. qkv: [(heads + 2 * kv_heads) * head_dim, hidden] before packing, q rows first, then k, v;
+    gate_up: [2 * intermediate, hidden], gate rows first; output: [hidden, heads * head_dim]; down: [hidden, intermediate]."""
+
+    input_norm: Tensor
+    qkv: Packed
+    qkv_bias: Tensor | None
+    output: Packed
+    output_bias: Tensor | None
+    post_attention_norm: Tensor
+    gate_up: Packed
+    down: Packed
+
+
+@dataclass(frozen=True)
+class Weights(Generic[Packed]):
+    """The whole model. embedding: [vocab, hidden]; lm_head is the packed embedding when the two are tied."""
+
+    dtype: torch.dtype
+    embedding: Tensor
+    layers: tuple[LayerWeights[Packed], ...]
+    final_norm: Tensor
+    lm_head: Packed
+
+
+def load_weights(checkpoint: Checkpoint, config: ModelConfig, ops: Ops, dtype: torch.dtype) -> Weights:
+    """Read a checkpoint layer by layer and pack it for ``ops``. Raises CheckpointError on a missing or odd tensor."""
+    hidden, dim, inner = config.hidden_size, config.head_dim, config.intermediate_size
+    q_rows, kv_rows = config.num_heads * dim, config.num_kv_heads * dim
+
+    def read(name: str, *shape: int) -> Tensor:
+        return checkpoint.read(name, shape).to(dtype)
+
+    def read_layer(index: int) -> LayerWeights:
+        attn, mlp = f"model.layers.{index}.self_attn.", f"model.layers.{index}.mlp."
+        norm = f"model.layers.{index}.{{}}_layernorm.weight"
+        qkv_rows = {"q_proj": q_rows, "k_proj": kv_rows, "v_proj": kv_rows}
+        bias = config.attention_bias
+        return LayerWeights(
+            input_norm=read(norm.format("input"), hidden),
+            qkv=ops.pack_linear(torch.cat([read(f"{attn}{n}.weight", rows, hidden) for n, rows in qkv_rows.items()])),
+            qkv_bias=torch.cat([read(f"{attn}{n}.bias", rows) for n, rows in qkv_rows.items()]) if bias else None,
+            output=ops.pack_linear(read(f"{attn}o_proj.weight", hidden, q_rows)),
+            output_bias=read(f"{attn}o_proj.bias", hidden) if bias else None,
+            post_attention_norm=read(norm.format("post_attention"), hidden),
+            gate_up=ops.pack_linear(torch.cat([read(f"{mlp}{n}_proj.weight", inner, hidden) for n in ("gate", "up")])),
+            down=ops.pack_linear(read(f"{mlp}down_proj.weight", hidden, inner)),
+        )
+
+    embedding = read("model.embed_tokens.weight", config.vocab_size, hidden)
+    head = embedding if config.tie_word_embeddings else read("lm_head.weight", config.vocab_size, hidden)
+    return Weights(
+        dtype=dtype,
+        embedding=embedding,
+        layers=tuple(read_layer(index) for index in range(config.num_layers)),
+        final_norm=read("model.norm.weight", hidden),
+        lm_head=ops.pack_linear(head),
+    )

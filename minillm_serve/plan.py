@@ -1,0 +1,52 @@
+"""The two messages of the step loop: scheduler -> runner (StepPlan) and runner -> scheduler (StepResult).
+
+Both are frozen and hold plain ints, so a plan is at once a unit-test fixture, a wire format and a trace entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minillm_serve.request import SamplingParams
+
+
+@dataclass(frozen=True)
+class RequestInit:
+    """Everything the runner must know about a request that it does not hold (new, or resumed after preemption).
+
+    ``token_ids`` holds prompt and already generated tokens; generation starts at ``num_prompt_tokens``.
+    """
+
+    rid: int
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int
+    params: SamplingParams
+    seed: int
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step of work. Dicts keep scheduling order: running requests first, then newly admitted ones.
+
+    num_tokens: request id -> tokens to compute now (a prompt chunk, or 1 for a decode).
+    new_blocks: request id -> physical blocks appended to its block table (tables only ever grow).
+    finished, preempted: requests whose runner state is dropped before this step runs.
+    """
+
+    step: int
+    num_tokens: dict[int, int]
+    new_requests: tuple[RequestInit, ...] = ()
+    new_blocks: dict[int, tuple[int, ...]] | None = None
+    finished: tuple[int, ...] = ()
+    preempted: tuple[int, ...] = ()
+
+    @property
+    def total_tokens(self) -> int:
+        return sum(self.num_tokens.values())
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Tokens sampled in one step: request id -> new ids (absent while the request is still in prefill)."""
+
+    tokens: dict[int, tuple[int, ...]]

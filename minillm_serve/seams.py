@@ -1,0 +1,34 @@
+"""The named points where a student's code replaces ours. Resolved once, when an engine is built.
+
+A seam takes and returns plain ints and arrays and has at most five methods; the same seam serves the public check,
+the hidden check and the live engine. A factory registered here for a name is used instead of the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+KV_BLOCK_POOL = "kv.block_pool"
+SCHED_POLICY = "sched.policy"
+SAMPLE = "sample"
+
+SEAMS: Mapping[str, str] = {
+    KV_BLOCK_POOL: "factory(num_blocks) -> object with allocate, free, refs, num_free, num_used (minillm_serve.kv.block_pool.BlockPool)",
+    SCHED_POLICY: "factory() -> object with next_to_admit, victim (minillm_serve.sched.policy.FCFS)",
+    SAMPLE: "function(logits, settings) -> token ids (minillm_serve.sample.sampler.sample)",
+}
+
+
+class Seams:
+    """Chosen implementations by seam name. ``Seams({"kv.block_pool": MyPool})``; unknown names raise KeyError."""
+
+    def __init__(self, chosen: Mapping[str, Callable[..., Any]] | None = None):
+        for name in chosen or {}:
+            if name not in SEAMS:
+                raise KeyError(f"unknown seam {name!r}; the seams are {', '.join(sorted(SEAMS))}")
+        self._chosen = dict(chosen or {})
+
+    def get(self, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+        """The implementation chosen for ``name``, else ``default``."""
+        return self._chosen.get(name, default)
