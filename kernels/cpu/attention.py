@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 @dataclass(frozen=True)
 class Decodes:
-    """All one-token queries of a step. rows: [B] their places in q; blocks: [B * n]; mask: [B, 1, 1, n * block_size]."""
+    """All one-token queries of a step. rows: [B], places in q; blocks: [B * n]; mask: [B, 1, 1, n * block_size]."""
 
     rows: Tensor
     blocks: Tensor
@@ -27,7 +27,7 @@ class Decodes:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One sequence's prompt chunk. rows: its slice of q; blocks: [n]; length: tokens in cache; mask: [queries, length]."""
+    """One prompt chunk. rows: its slice of q; blocks: [n]; length: tokens in cache; mask: [queries, length]."""
 
     rows: slice
     blocks: Tensor

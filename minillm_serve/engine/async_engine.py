@@ -105,7 +105,7 @@ class AsyncEngine:
         return await asyncio.to_thread(self.core.prepare, prompt, params)
 
     async def stream(self, request: Request, request_id: str) -> AsyncIterator[RequestOutput]:
-        """Queue a prepared request and follow it; see :meth:`generate`. request_id is a label and need not be unique."""
+        """Queue a prepared request and follow it; see :meth:`generate`. request_id is a label, unique or not."""
         if self._thread is None or not self._thread.is_alive():
             raise EngineDeadError("the engine is not running") from self._error
         outputs = self._streams[request.rid] = asyncio.Queue()

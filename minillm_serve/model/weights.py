@@ -17,8 +17,11 @@ Packed = TypeVar("Packed")
 
 @dataclass(frozen=True)
 class LayerWeights(Generic[Packed]):
-    """One transformer layer. qkv: [(heads + 2 * kv_heads) * head_dim, hidden] before packing, q rows first, then k, v;
-    gate_up: [2 * intermediate, hidden], gate rows first; output: [hidden, heads * head_dim]; down: [hidden, intermediate]."""
+    """One transformer layer; shapes before packing.
+
+    qkv: [(heads + 2 * kv_heads) * head_dim, hidden], q rows first, then k, then v; output: [hidden, heads * head_dim];
+    gate_up: [2 * intermediate, hidden], gate rows first; down: [hidden, intermediate].
+    """
 
     input_norm: Tensor
     qkv: Packed

@@ -33,7 +33,7 @@ class Runner:
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
-        """Compute ``plan.num_tokens`` tokens of each request; sample where a request's known tokens are all computed."""
+        """Compute ``plan.num_tokens`` tokens of each request; sample for those whose known tokens are then all in."""
         batch = self.batch.apply(plan)
         if not batch.rids:
             return StepResult({})
