@@ -47,6 +47,9 @@ class ModelConfig:
     @classmethod
     def from_hf(cls, raw: dict, generation_eos: int | list[int] | None = None) -> ModelConfig:
         """Translate a Hugging Face config dict; refuses what the model code would silently get wrong."""
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            if not isinstance(raw.get(name), int) or raw[name] < 1:
+                raise ConfigError(f"config.json needs {name} as a positive integer, it has {raw.get(name)!r}")
         architecture = (raw.get("architectures") or ["?"])[0]
         if architecture != "LlamaForCausalLM":
             raise ConfigError(f"architecture {architecture} is not supported; supported: LlamaForCausalLM")
@@ -113,5 +116,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1 when given, got {value}")
+        if self.device != "cpu":
+            raise ConfigError(f"device must be cpu (GPUs come with the Triton kernels), got {self.device!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")

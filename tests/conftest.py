@@ -1,0 +1,21 @@
+"""What every test area shares: the tiny random model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_model import build_tiny_model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama model folder with 512 tokens, 2 layers, 4 heads and 2 KV heads; do not write into it."""
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")

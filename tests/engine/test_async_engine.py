@@ -1,0 +1,152 @@
+"""Streams, aborts and failures of the threaded engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from minillm_serve import LLM, EngineConfig, RequestError, SamplingParams
+from minillm_serve.engine.async_engine import AsyncEngine, EngineDeadError
+
+GREEDY = SamplingParams(max_tokens=20, temperature=0.0, ignore_eos=True)
+LONG = SamplingParams(max_tokens=400, temperature=0.0, ignore_eos=True)
+
+
+@contextlib.asynccontextmanager
+async def running_engine(folder, **settings):
+    engine = AsyncEngine.from_config(EngineConfig(model=str(folder), **{"num_kv_blocks": 200, **settings}))
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def until(condition, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
+
+
+def test_streams_grow_and_end_as_the_offline_engine_does(tiny_model_dir):
+    prompts = [f"prompt number {i}" for i in range(12)]
+    expected = [o.outputs[0].text for o in LLM(tiny_model_dir, num_kv_blocks=200).generate(prompts, GREEDY)]
+
+    async def one(engine, prompt):
+        seen = ""
+        async for output in engine.generate(prompt, GREEDY, "same-name"):
+            assert output.outputs[0].text.startswith(seen)
+            seen = output.outputs[0].text
+        assert output.finished
+        return seen
+
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            return await asyncio.gather(*(one(engine, prompt) for prompt in prompts))
+
+    assert run(main()) == expected
+
+
+def test_leaving_a_stream_early_frees_its_blocks_and_harms_nobody(tiny_model_dir):
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            stream = engine.generate("leaves early", LONG, "a")
+            await anext(stream)
+            other = asyncio.create_task(collect(engine, "stays"))
+            cancelled = asyncio.create_task(collect(engine, "is cancelled", LONG))
+            await until(lambda: engine.stats().running == 3)
+            await stream.aclose()
+            cancelled.cancel()
+            output = await other
+            await until(lambda: engine.stats().kv_blocks_used == 0)
+            assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+            return len(output.outputs[0].token_ids)
+
+    assert run(main()) == 20
+
+
+async def collect(engine, prompt, params=GREEDY):
+    async for output in engine.generate(prompt, params, prompt):
+        last = output
+    return last
+
+
+def test_a_request_that_waits_in_the_queue_can_be_left_too(tiny_model_dir):
+    async def main():
+        async with running_engine(tiny_model_dir, max_num_seqs=1) as engine:
+            first = asyncio.create_task(collect(engine, "runs", LONG))
+            await until(lambda: engine.stats().running == 1)
+            second = asyncio.create_task(collect(engine, "waits"))
+            await until(lambda: engine.stats().waiting == 1)
+            second.cancel()
+            await until(lambda: engine.stats().waiting == 0)
+            assert engine.stats().running == 1
+            first.cancel()
+            await until(lambda: engine.stats().kv_blocks_used == 0)
+
+    run(main())
+
+
+def test_refusals_come_before_scheduling_and_the_engine_goes_on(tiny_model_dir):
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            for prompt, params in (("", GREEDY), ([10**9], GREEDY), ("x", SamplingParams(max_tokens=10**6))):
+                with pytest.raises(RequestError):
+                    await collect(engine, prompt, params)
+            assert engine.stats().running == 0
+            return await collect(engine, "a good one")
+
+    assert run(main()).finished
+
+
+def test_a_dead_step_thread_ends_every_stream_with_an_error(tiny_model_dir, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda args: None)
+
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            streams = [asyncio.create_task(collect(engine, f"p{i}", LONG)) for i in range(3)]
+            await until(lambda: engine.stats().running == 3)
+
+            def explode(plan):
+                raise RuntimeError("boom")
+
+            engine.core.runner.execute = explode
+            results = await asyncio.gather(*streams, return_exceptions=True)
+            assert all(isinstance(result, EngineDeadError) for result in results)
+            assert engine.errored
+            with pytest.raises(EngineDeadError):
+                await collect(engine, "too late")
+
+    run(main())
+
+
+def test_stop_ends_open_streams(tiny_model_dir):
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            task = asyncio.create_task(collect(engine, "open", LONG))
+            await until(lambda: engine.stats().running == 1)
+            await engine.stop()
+            with pytest.raises(EngineDeadError):
+                await task
+            assert not engine.errored
+
+    run(main())
+
+
+def test_every_step_is_reported(tiny_model_dir):
+    steps = []
+
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            engine.on_step = steps.append
+            await asyncio.gather(*(collect(engine, f"p {i}") for i in range(4)))
+
+    run(main())
+    prompt_tokens = sum(s.num_tokens for s in steps) - 4 * 19  # the last token of each request is never computed
+    assert prompt_tokens > 0 and max(s.running for s in steps) <= 4 and all(s.duration_s > 0 for s in steps)
