@@ -36,8 +36,8 @@ def expected(tiny_model_dir, llm):
     continuations = []
     for prompt in PROMPTS:
         ids = torch.tensor([llm.tokenizer.encode(prompt)])
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24, min_new_tokens=24,
-                             eos_token_id=None, pad_token_id=0)  # fmt: skip
+        length = {"max_new_tokens": 24, "min_new_tokens": 24, "eos_token_id": None, "pad_token_id": 0}
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **length)
         continuations.append(tuple(out[0, ids.shape[1] :].tolist()))
     assert len(set(continuations)) == len(PROMPTS), "the tiny model should answer each prompt differently"
     return continuations

@@ -49,7 +49,7 @@ def test_logits_equal_transformers(folder, backend):
             source = (first, second)
             ids = torch.cat([source[row][start:stop] for row, start, stop in parts])
             positions = torch.cat([torch.arange(start, stop) for _, start, stop in parts])
-            where = torch.tensor(sum((slots(*part) for part in parts), []))
+            where = torch.tensor([slot for part in parts for slot in slots(*part)])
             attention = cache.plan(
                 where,
                 tables[[row for row, _, _ in parts]],

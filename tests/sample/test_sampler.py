@@ -73,7 +73,9 @@ def test_temperature_zero_is_argmax_even_beside_sampled_rows():
     assert torch.equal(ids[::2], logits.argmax(-1)[::2])
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.5), (3, 0.5), (0, 1e-9), (100, 0.999), (-1, 1.0)])
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.5), (3, 0.5), (0, 1e-9), (100, 0.999), (-1, 1.0)]
+)
 def test_kept_set_equals_its_definition(top_k, top_p):
     torch.manual_seed(top_k + 2)
     logits = torch.randn(6, 20)

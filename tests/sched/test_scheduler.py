@@ -1,4 +1,4 @@
-"""Any workload on any pool: everybody finishes, with the tokens they would get alone, and no memory is shared or lost."""
+"""Any workload on any pool: all finish, with the tokens they would get alone; no memory is shared or lost."""
 
 from __future__ import annotations
 
