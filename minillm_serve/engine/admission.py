@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
 
+from minillm_serve.guided import compile_json_schema
 from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.request import Request, RequestError, SamplingParams
 from minillm_serve.runner.batch import Grammar
@@ -29,8 +30,6 @@ class GrammarCache:
             if schema in self._grammars:
                 self._grammars.move_to_end(schema)
                 return self._grammars[schema]
-        from minillm_serve.guided import compile_json_schema
-
         grammar = compile_json_schema(schema, self._tokenizer, vocab_size=self._vocab_size)
         with self._lock:
             self._grammars[schema] = grammar

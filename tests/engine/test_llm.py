@@ -115,7 +115,7 @@ SCHEMA = {
 
 def test_guided_answers_are_valid_even_when_preempted(tiny_model_dir):
     """A random model knows nothing of JSON: only the mask can make this pass."""
-    llm = LLM(tiny_model_dir, block_size=4, num_kv_blocks=40, max_num_batched_tokens=16)
+    llm = LLM(tiny_model_dir, block_size=4, num_kv_blocks=24, max_num_batched_tokens=16)
     structured = StructuredOutputsParams(json=SCHEMA)
     params = [SamplingParams(max_tokens=80, temperature=1.0, seed=i, structured_outputs=structured) for i in range(8)]
     outputs = llm.generate(["Who?"] * 8, params)
