@@ -36,6 +36,7 @@ class AsyncEngine:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
+        self._open = False  # changed on the event loop alone, so that no stream slips in behind the closing
         self._stats = core.stats()
 
     @classmethod
@@ -75,6 +76,7 @@ class AsyncEngine:
             raise RuntimeError("the engine was already started")
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="minillm-steps", daemon=True)
+        self._open = True
         self._thread.start()
 
     async def stop(self) -> None:
@@ -106,7 +108,7 @@ class AsyncEngine:
 
     async def stream(self, request: Request, request_id: str) -> AsyncIterator[RequestOutput]:
         """Queue a prepared request and follow it; see :meth:`generate`. request_id is a label, unique or not."""
-        if self._thread is None or not self._thread.is_alive():
+        if not self._open:
             raise EngineDeadError("the engine is not running") from self._error
         outputs = self._streams[request.rid] = asyncio.Queue()
         self._commands.put(lambda: self.core.add(request_id, request))
@@ -166,5 +168,6 @@ class AsyncEngine:
                 stream.put_nowait(output)
 
     def _close_streams(self) -> None:
+        self._open = False
         for stream in self._streams.values():
             stream.put_nowait(EngineDeadError("the engine has stopped"))

@@ -106,9 +106,7 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     if text in KNOWN_MODELS:
         folder = model_folder(text)
         if not is_complete(folder):
-            raise ModelStoreError(
-                f"model {text!r} is not in the cache; get it once with: minillm model get {text}"
-            )
+            raise ModelStoreError(f"model {text!r} is not in the cache; get it once with: minillm model get {text}")
         return folder
     path = Path(text).expanduser()
     if (path / "config.json").is_file():
