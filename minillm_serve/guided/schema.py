@@ -1,0 +1,146 @@
+"""The normalised schema: a graph of nodes, each a union of alternatives of one JSON type.
+
+``$ref`` is an edge of the graph, ``anyOf`` a longer list of alternatives, ``allOf`` already merged: what is left
+says directly which JSON texts are meant. A node without alternatives accepts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(eq=False)
+class Node:
+    """One place where a JSON value may stand. ``alternatives`` is None until :meth:`resolve` has run ``rule``."""
+
+    path: str
+    rule: Callable[[], tuple[Alternative, ...]] | None = None
+    alternatives: tuple[Alternative, ...] | None = None
+    busy: bool = False
+    reason: tuple[str, str, str] | None = None  # (keyword, path, problem): why nothing can satisfy this node
+
+    @classmethod
+    def false(cls, path: str = "") -> Node:
+        """The boolean schema ``false``, written at ``path``."""
+        return cls(path, alternatives=(), reason=("false", path, "the schema false accepts no value"))
+
+    @property
+    def is_false(self) -> bool:
+        return self.reason is not None and self.reason[0] == "false"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers between ``low`` and ``high`` (None: unbounded); an open end excludes its bound."""
+
+    low: int | float | None = None
+    low_open: bool = False
+    high: int | float | None = None
+    high_open: bool = False
+
+    def meet(self, other: Interval) -> Interval:
+        low, low_open = self.low, self.low_open
+        if other.low is not None and (low is None or (other.low, other.low_open) > (low, low_open)):
+            low, low_open = other.low, other.low_open
+        high, high_open = self.high, self.high_open
+        if other.high is not None and (high is None or (other.high, not other.high_open) < (high, not high_open)):
+            high, high_open = other.high, other.high_open
+        return Interval(low, low_open, high, high_open)
+
+    @property
+    def empty(self) -> bool:
+        if self.low is None or self.high is None:
+            return False
+        return self.low > self.high or (self.low == self.high and (self.low_open or self.high_open))
+
+    def contains(self, value: int | float) -> bool:
+        return not self.meet(Interval(low=value, high=value)).empty
+
+
+@dataclass(eq=False, frozen=True)
+class StringSchema:
+    """Strings of ``min_length`` to ``max_length`` code points (None: any number)."""
+
+    min_length: int = 0
+    max_length: int | None = None
+
+
+@dataclass(eq=False, frozen=True)
+class NumberSchema:
+    """Numbers inside an interval; ``integer`` keeps those without a fractional part."""
+
+    interval: Interval = Interval()
+    integer: bool = False
+
+
+@dataclass(eq=False, frozen=True)
+class LiteralSchema:
+    """A choice of scalar values: strings, numbers, booleans, null."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(eq=False, frozen=True)
+class ArraySchema:
+    """``prefix`` nodes first, then ``items``; between ``min_items`` and ``max_items`` (None: any number) of them."""
+
+    prefix: tuple[Node, ...]
+    items: Node
+    min_items: int = 0
+    max_items: int | None = None
+
+
+@dataclass(eq=False, frozen=True)
+class ObjectSchema:
+    """Named properties in the order in which they are written, then further ones whose values satisfy ``extra``.
+
+    Every required name is in ``properties``. A property whose node accepts nothing is forbidden.
+    """
+
+    properties: dict[str, Node] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
+    extra: Node = None  # type: ignore[assignment]  # set by every caller; a Node, NEVER when no further names
+
+
+Alternative = StringSchema | NumberSchema | LiteralSchema | ArraySchema | ObjectSchema
+
+NEVER = Node.false()
+ANY = Node("")
+ANY.alternatives = (
+    ObjectSchema({}, frozenset(), ANY),
+    ArraySchema((), ANY),
+    StringSchema(),
+    NumberSchema(),
+    LiteralSchema((True, False, None)),
+)
+
+KINDS = ("object", "array", "string", "number", "boolean", "null")
+
+
+def kind_of(value: Any) -> str:
+    """The JSON type of a Python value (an integer is a "number")."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "number"
+    return {str: "string", dict: "object"}.get(type(value), "array")
+
+
+def json_key(value: Any) -> tuple[str, Any]:
+    """A hashable key under which two scalars are the same JSON value: 1 and 1.0 are, 1 and true are not."""
+    return kind_of(value), value
+
+
+def allows_scalar(alternative: Alternative, value: Any) -> bool:
+    """Does this string or number schema accept the scalar ``value``? (Literals are compared by :func:`json_key`.)"""
+    kind = kind_of(value)
+    match alternative:
+        case StringSchema(low, high):
+            return kind == "string" and len(value) >= low and (high is None or len(value) <= high)
+        case NumberSchema(interval, integer):
+            return kind == "number" and interval.contains(value) and (not integer or value == int(value))
+    return False

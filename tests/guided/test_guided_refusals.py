@@ -1,0 +1,181 @@
+"""What cannot be honoured is refused at once, with the keyword and the place; hostile schemas are refused likewise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from guided_tools import accepts_text, byte_level, compiled
+
+from minillm_serve.guided import SchemaError, compile_json_schema
+from minillm_serve.request import RequestError
+
+UNSUPPORTED = {
+    "pattern": "a+",
+    "format": "date",
+    "multipleOf": 2,
+    "uniqueItems": True,
+    "contains": {},
+    "minContains": 1,
+    "patternProperties": {"a": {}},
+    "propertyNames": {"maxLength": 3},
+    "minProperties": 1,
+    "maxProperties": 3,
+    "dependentRequired": {"a": ["b"]},
+    "dependentSchemas": {},
+    "not": {"type": "string"},
+    "if": {"type": "string"},
+    "then": {},
+    "else": {},
+    "unevaluatedProperties": False,
+    "unevaluatedItems": False,
+    "contentEncoding": "base64",
+    "$dynamicRef": "#x",
+    "nullable": True,
+    "requird": ["typo"],
+}
+
+
+@pytest.mark.parametrize("keyword", UNSUPPORTED)
+def test_an_unsupported_keyword_is_named_with_its_path(keyword: str) -> None:
+    schema = {"type": "object", "properties": {"x/y": {"type": "array", "items": {keyword: UNSUPPORTED[keyword]}}}}
+    with pytest.raises(SchemaError) as caught:
+        compiled(schema)
+    assert (caught.value.keyword, caught.value.path) == (keyword, f"/properties/x~1y/items/{keyword}")
+    assert isinstance(caught.value, RequestError)
+    assert repr(keyword) in str(caught.value) and f"/items/{keyword}" in str(caught.value)
+
+
+def test_unreferenced_definitions_are_not_judged() -> None:
+    compiled({"type": "null", "$defs": {"unused": {"pattern": "x"}}, "definitions": {"unused": {"not": {}}}})
+
+
+MALFORMED: list[tuple[Any, str, str]] = [
+    ({"type": 123}, "type", "/type"),
+    ({"type": "text"}, "type", "/type"),
+    ({"type": ["string", 1]}, "type", "/type"),
+    ({"required": "x"}, "required", "/required"),
+    ({"required": [1]}, "required", "/required"),
+    ({"properties": []}, "properties", "/properties"),
+    ({"properties": {"a": 1}}, "a", "/properties/a"),
+    ({"additionalProperties": "no"}, "additionalProperties", "/additionalProperties"),
+    ({"items": [{}]}, "items", "/items"),
+    ({"items": 3}, "items", "/items"),
+    ({"prefixItems": {}}, "prefixItems", "/prefixItems"),
+    ({"minItems": -1}, "minItems", "/minItems"),
+    ({"maxLength": "5"}, "maxLength", "/maxLength"),
+    ({"minLength": 1.5}, "minLength", "/minLength"),
+    ({"minimum": True}, "minimum", "/minimum"),
+    ({"exclusiveMinimum": True, "minimum": 1}, "exclusiveMinimum", "/exclusiveMinimum"),
+    ({"enum": {}}, "enum", "/enum"),
+    ({"anyOf": []}, "anyOf", "/anyOf"),
+    ({"anyOf": {}}, "anyOf", "/anyOf"),
+    ({"$ref": 7}, "$ref", "/$ref"),
+    ({"$ref": "#/nowhere"}, "$ref", "/$ref"),
+    ({"$ref": "#anchor"}, "$ref", "/$ref"),
+    ({"$ref": "https://example.org/schema"}, "$ref", "/$ref"),
+    ({"properties": {"a": {"$id": "https://example.org/x"}}}, "$id", "/properties/a/$id"),
+    ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf", "/oneOf"),
+    ({"oneOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]}, "oneOf", "/oneOf"),
+]
+IMPOSSIBLE: list[tuple[Any, str, str]] = [
+    (False, "false", ""),
+    ({"type": []}, "type", "/type"),
+    ({"enum": []}, "enum", "/enum"),
+    ({"type": "string", "enum": [1]}, "enum", "/enum"),
+    ({"type": "array", "minItems": 2, "maxItems": 1}, "minItems", "/minItems"),
+    ({"type": "array", "minItems": 1, "items": False}, "false", "/items"),
+    ({"type": "string", "minLength": 2, "maxLength": 1}, "minLength", "/minLength"),
+    ({"type": "number", "minimum": 2, "maximum": 1}, "minimum", "/minimum"),
+    ({"type": "number", "exclusiveMinimum": 1, "maximum": 1}, "exclusiveMinimum", "/exclusiveMinimum"),
+    ({"type": "integer", "minimum": 1.2, "maximum": 1.8}, "minimum", "/minimum"),
+    ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "required", "/required"),
+    ({"type": "object", "required": ["a"], "additionalProperties": False}, "required", "/required"),
+    (
+        {"type": "object", "properties": {"a": {"type": "array", "minItems": 2, "maxItems": 1}}, "required": ["a"]},
+        "minItems",
+        "/properties/a/minItems",
+    ),
+    ({"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}, "schema", "/properties/next"),
+    ({"allOf": [{"type": "string"}, {"type": "null"}]}, "allOf", "/allOf"),
+    ({"anyOf": [False, {"enum": []}]}, "anyOf", "/anyOf"),
+]
+HOSTILE: list[tuple[Any, str]] = [
+    ("[" * 100_000, "schema"),
+    ('{"items":' * 100_000 + "{}" + "}" * 100_000, "schema"),
+    ("{", "schema"),
+    ("", "schema"),
+    ('{"minimum":NaN}', "minimum"),
+    ('{"minimum":1e999}', "minimum"),
+    ('{"minimum":1' + "0" * 5_000 + "}", "schema"),
+    ('{"type":"string","type":"null"}', "type"),
+    ('"string"', "schema"),
+    ({"minimum": 10**5_000}, "minimum"),
+    ({"properties": {"\ud800": {}}}, "properties"),
+    ({"enum": ["\udfff"]}, "enum"),
+    ({"const": b"bytes"}, "const"),
+    ({1: 2}, "1"),
+    ({"$ref": "#"}, "$ref"),
+    (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/b"}]}, "b": {"$ref": "#"}}},
+        "$ref",
+    ),
+    ({"$ref": "#/$defs/0", "$defs": {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(5_000)}}, "$ref"),
+    ({"enum": [f"value {i}" for i in range(100_000)]}, "enum"),
+    ({"properties": {f"p{i}": {"minimum": i} for i in range(3_000)}}, "minimum"),
+    (
+        {"allOf": [{"anyOf": [{"minimum": i} for i in range(300)]}, {"anyOf": [{"maxLength": i} for i in range(300)]}]},
+        "allOf",
+    ),
+    (None, "schema"),
+    ([], "schema"),
+]
+
+
+@pytest.mark.parametrize(("schema", "keyword", "path"), MALFORMED + IMPOSSIBLE)
+def test_malformed_and_impossible_schemas_name_what_is_to_blame(schema: Any, keyword: str, path: str) -> None:
+    for form in (schema, json.dumps(schema)):
+        with pytest.raises(SchemaError) as caught:
+            compile_json_schema(form, byte_level())
+        assert (caught.value.keyword, caught.value.path) == (keyword, path)
+
+
+@pytest.mark.parametrize("case", range(len(HOSTILE)))
+def test_hostile_schemas_are_refused_cleanly(case: int) -> None:
+    schema, keyword = HOSTILE[case]
+    with pytest.raises(SchemaError) as caught:
+        compile_json_schema(schema, byte_level())
+    assert caught.value.keyword == keyword
+    assert len(str(caught.value)) < 500
+    str(caught.value).encode()
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"], "additionalProperties": False}
+    return schema
+
+
+def test_nesting_up_to_64_objects_compiles_and_more_is_refused() -> None:
+    compiled(nested(64))
+    for levels in (65, 200):
+        with pytest.raises(SchemaError, match="nested"):
+            compiled(nested(levels))
+
+
+def test_an_impossible_optional_part_is_merely_never_written() -> None:
+
+    grammar = compiled(
+        {"type": "object", "properties": {"a": {"enum": []}, "b": {"const": 1}}, "additionalProperties": False}
+    )
+    assert accepts_text(grammar, '{"b":1}') and accepts_text(grammar, "{}")
+    assert not accepts_text(grammar, '{"a"') and not accepts_text(grammar, '{"a":1}')
+
+
+def test_large_but_honest_schemas_compile() -> None:
+    compiled({"enum": [f"value{i}" for i in range(10_000)]})
+    compiled({"type": "array", "items": {"type": "null"}, "minItems": 10**6, "maxItems": 10**6})
+    doubling = {str(i): {"type": "array", "prefixItems": [{"$ref": f"#/$defs/{i + 1}"}] * 2} for i in range(60)}
+    compiled({"$ref": "#/$defs/0", "$defs": doubling | {"60": {}}})
