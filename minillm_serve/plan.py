@@ -47,6 +47,10 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Tokens sampled in one step: request id -> new ids (absent while the request is still in prefill)."""
+    """Tokens sampled in one step: request id -> new ids (absent while the request is still in prefill).
+
+    failed: requests that could not be continued (a grammar with no way on); they alone end, with an error.
+    """
 
     tokens: dict[int, tuple[int, ...]]
+    failed: tuple[int, ...] = ()

@@ -35,7 +35,10 @@ class StructuredOutputsParams:
         """The schema as canonical JSON text: the key under which its compiled grammar is shared."""
         if isinstance(self.json, str):
             return self.json
-        return json.dumps(self.json, ensure_ascii=False)
+        try:
+            return json.dumps(self.json, ensure_ascii=False)
+        except (RecursionError, TypeError, ValueError) as error:
+            raise RequestError(f"the schema is not JSON: {error}", "structured_outputs.json") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +105,12 @@ def _check_number(name: str, value: Any, low: float, high: float) -> None:
 
 
 class FinishReason(StrEnum):
-    """Why a request ended, in OpenAI's words (``abort`` is ours and vLLM's)."""
+    """Why a request ended, in OpenAI's words (``abort`` and ``error`` are vLLM's)."""
 
     STOP = "stop"
     LENGTH = "length"
     ABORT = "abort"
+    ERROR = "error"
 
 
 @dataclass

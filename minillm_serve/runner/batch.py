@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_serve.plan import RequestInit, StepPlan
+from minillm_serve.plan import RequestInit, StepPlan, StepResult
 
 
 class Matcher(Protocol):
@@ -128,14 +128,19 @@ class PersistentBatch:
             sampling=np.flatnonzero(computed + counts == self.num_tokens[rows]),
         )
 
-    def book(self, batch: StepBatch, sampled: NDArray[np.int64]) -> dict[int, tuple[int, ...]]:
-        """Record a finished step. sampled: [S] ids for ``batch.sampling`` -> request id: its new tokens."""
+    def book(self, batch: StepBatch, sampled: NDArray[np.int64]) -> StepResult:
+        """Record a finished step. sampled: [S] ids for ``batch.sampling``."""
         self.num_computed[batch.rows] = batch.seq_lens
         rows = batch.rows[batch.sampling]
         room = self.num_tokens[rows] < self.tokens.shape[1]  # a request's last token is never computed on
         self.tokens[rows[room], self.num_tokens[rows[room]]] = sampled[room]
         self.num_tokens[rows] += 1
-        for row, token in zip(rows, sampled, strict=True):
-            if (matcher := self.matchers.get(int(row))) is not None and not matcher.accept(int(token)):
-                raise AssertionError(f"token {token} was drawn from a mask that forbids it")
-        return {batch.rids[i]: (int(token),) for i, token in zip(batch.sampling, sampled, strict=True)}
+        tokens, failed = {}, []
+        for index, row, token in zip(batch.sampling, rows.tolist(), sampled.tolist(), strict=True):
+            rid = batch.rids[index]
+            # An empty mask lets no token through; the one drawn all the same must not reach the text.
+            if row in self.matchers and not self.matchers[row].accept(token):
+                failed.append(rid)
+            else:
+                tokens[rid] = (token,)
+        return StepResult(tokens, tuple(failed))

@@ -46,7 +46,7 @@ class Runner:
         last = torch.from_numpy(batch.starts[1:][batch.sampling] - 1)
         logits = self.model.forward(torch.from_numpy(batch.ids), torch.from_numpy(batch.positions), attention, last)
         sampled = self.sample(logits, self._settings(batch, logits.shape[1])) if len(last) else last
-        return StepResult(self.batch.book(batch, sampled.numpy()))
+        return self.batch.book(batch, sampled.numpy())
 
     def _settings(self, batch: StepBatch, vocab_size: int) -> SampleSettings:
         state, rows = self.batch, batch.rows[batch.sampling]

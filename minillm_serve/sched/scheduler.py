@@ -111,7 +111,9 @@ class Scheduler:
                 self._append(request, token)
                 if request.finished:
                     break
-            if rid in result.tokens:
+            if rid in result.failed:
+                request.finish_reason = FinishReason.ERROR
+            if rid in result.tokens or request.finished:
                 changed.append(request)
         for request in changed:
             if request.finished:

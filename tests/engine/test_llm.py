@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -203,3 +204,39 @@ def test_trace_accounts_for_every_token(tiny_model_dir, tmp_path):
     assert preempted == sum(request["preemptions"] for request in trace["requests"].values()) > 0
     starts = [step["start"] for step in trace["steps"]]
     assert starts == sorted(starts) and all(step["num_tokens"] for step in trace["steps"])
+
+
+class DeadEnd:
+    """A grammar that allows nothing from its third token on."""
+
+    def __init__(self) -> None:
+        self.left = 2
+
+    def matcher(self) -> DeadEnd:
+        return DeadEnd()
+
+    def fill_mask(self) -> np.ndarray:
+        return np.full(16, 0xFFFFFFFF if self.left else 0, np.uint32)
+
+    def accept(self, token_id: int) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def test_a_grammar_without_a_way_on_ends_its_own_request_alone(tiny_model_dir, expected):
+    llm = LLM(tiny_model_dir, num_kv_blocks=64)
+    llm.core.admission.grammars._grammars["{}"] = DeadEnd()
+    stuck = SamplingParams(max_tokens=24, temperature=0, structured_outputs=StructuredOutputsParams(json={}))
+    first, second = llm.generate(PROMPTS[:2], [stuck, GREEDY])
+    assert (first.outputs[0].finish_reason, len(first.outputs[0].token_ids)) == ("error", 2)
+    assert second.outputs[0].token_ids == expected[1]
+    assert llm.stats().kv_blocks_used == 0
+
+
+def test_a_schema_that_is_no_json_is_refused():
+    deep: dict = {}
+    for _ in range(100_000):
+        deep = {"not": deep}
+    for schema in (deep, {"const": object()}, {"const": {1, 2}}):
+        with pytest.raises(RequestError):
+            StructuredOutputsParams(json=schema).json_text()
