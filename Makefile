@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab lint model env clean distclean python
+.PHONY: help demo test lab cuadernos diapositivas lint model env clean distclean python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ lab: model ## open JupyterLab on the course notebooks
 		$$(../../$(VENV_PYTHON) -c 'import webbrowser; webbrowser.get()' 2>/dev/null || echo --no-browser) \
 		$$([ "$$(id -u)" = 0 ] && echo --allow-root) $(ARGS)
 
+cuadernos: env ## generate the student notebooks from labs/fuente
+	@$(VENV_PYTHON) -m minilab.construir $(ARGS)
+
+diapositivas: env ## build the slide decks to slides/build (needs Node.js)
+	@$(VENV_PYTHON) slides/construir.py $(ARGS)
+
 lint: env ## check style and formatting
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
@@ -40,7 +46,7 @@ clean: ## remove what builds and runs have written (reports, caches)
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.git/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environment too (the model stays in the user's cache)
-	@rm -rf .venv *.egg-info
+	@rm -rf .venv *.egg-info slides/node_modules
 
 python:
 	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
