@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 CORPUS = (
     "Once upon a time there was a small engine that answered many questions at once. "
     "The scheduler gives every request its share of the token budget, and the cache keeps what was computed. "
-    "What is the capital of France? The capital of France is Paris. Count from one to ten: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10. ",
+    "What is the capital of France? The capital of France is Paris. Count to ten: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10. ",
     '{"name": "Ada", "age": 36, "tags": ["math", "engine"], "ok": true, "next": null} '
     '{"city":"Lima","population":10.5,"country":{"code":"PE","open":false}} [{"id": 1}, {"id": 2}] ',
     "¿Dónde está la caché? Un niño pequeño comió ñandú; 日本語 и русский 🙂 → ≤ €. ",

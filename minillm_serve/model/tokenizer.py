@@ -82,8 +82,15 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it count as text. Raises :class:`RequestError`."""
+        return self._encode(text, add_special_tokens=False)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a whole prompt: :meth:`encode`, plus what the model expects around it (BOS, if it has one)."""
+        return self._encode(text, add_special_tokens=True)
+
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         try:
-            return self.backend.encode(text, add_special_tokens=False).ids
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         except (UnicodeEncodeError, TypeError) as error:
             raise RequestError("the text holds a lone surrogate, which no UTF-8 text can", "prompt") from error
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from dead_end import DeadEnd
 from transformers import AutoModelForCausalLM
 
 from minillm_serve import LLM, RequestError, SamplingParams, StructuredOutputsParams
@@ -204,23 +204,6 @@ def test_trace_accounts_for_every_token(tiny_model_dir, tmp_path):
     assert preempted == sum(request["preemptions"] for request in trace["requests"].values()) > 0
     starts = [step["start"] for step in trace["steps"]]
     assert starts == sorted(starts) and all(step["num_tokens"] for step in trace["steps"])
-
-
-class DeadEnd:
-    """A grammar that allows nothing from its third token on."""
-
-    def __init__(self) -> None:
-        self.left = 2
-
-    def matcher(self) -> DeadEnd:
-        return DeadEnd()
-
-    def fill_mask(self) -> np.ndarray:
-        return np.full(16, 0xFFFFFFFF if self.left else 0, np.uint32)
-
-    def accept(self, token_id: int) -> bool:
-        self.left -= 1
-        return self.left >= 0
 
 
 def test_a_grammar_without_a_way_on_ends_its_own_request_alone(tiny_model_dir, expected):

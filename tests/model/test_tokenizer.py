@@ -6,6 +6,8 @@ import json
 import shutil
 
 import pytest
+import tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from minillm_serve.config import ConfigError
@@ -88,3 +90,17 @@ def test_a_folder_without_template_or_tokenizer_says_so(tiny_model_dir, tmp_path
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
         Tokenizer.from_folder(folder)
+
+
+def test_a_prompt_gets_the_bos_its_tokenizer_asks_for(tiny_model_dir, tmp_path):
+    """Llama-style tokenizers put BOS before a prompt; a chat template writes its own."""
+    folder = tmp_path / "bos"
+    shutil.copytree(tiny_model_dir, folder)
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
+    backend.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode_prompt("hello") == [1, *tokenizer.encode("hello")]
+    assert tokenizer.apply_chat_template(MESSAGES) == Tokenizer.from_folder(tiny_model_dir).apply_chat_template(
+        MESSAGES
+    )

@@ -1,0 +1,72 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request as HttpRequest
+from starlette.responses import Response
+
+from minillm_serve.request import RequestOutput
+from minillm_serve.serve.body import read_json
+from minillm_serve.serve.endpoint import Answer, Delta
+from minillm_serve.serve.errors import named_for_client
+from minillm_serve.serve.protocol import ChatCompletionRequest, parse
+from minillm_serve.serve.service import Service
+
+
+async def create_chat_completion(service: Service, http: HttpRequest) -> Response:
+    """Answer a conversation. Raises RequestError or ApiError before anything is queued."""
+    received = time.monotonic()
+    body = parse(ChatCompletionRequest, await read_json(http, service.max_body_bytes))
+    unknown = body.unknown_fields()
+    service.check_model(body.model)
+    with named_for_client(body.client_names()):
+        params = body.sampling_params(body.token_limit)
+        prompt = await service.render_chat(body.messages)
+        requests = await service.admit([prompt], params, default_max_tokens=None)
+    id = f"chatcmpl-{http.state.request_id}"
+    streams = service.follow(requests, id, received)
+    return await Answer(service, ChatShape(), body, id, streams, unknown).respond(http)
+
+
+class ChatShape:
+    """OpenAI's chat completion objects."""
+
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def choice(self, index: int, output: RequestOutput, token_ids: bool) -> dict[str, Any]:
+        completion = output.outputs[0]
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": completion.text, "refusal": None},
+            "logprobs": None,
+            "finish_reason": completion.finish_reason,
+            "stop_reason": completion.stop_reason,
+            **({"token_ids": list(completion.token_ids)} if token_ids else {}),
+        }
+
+    def whole(self, outputs: Sequence[RequestOutput], token_ids: bool) -> dict[str, Any]:
+        return {"prompt_token_ids": list(outputs[0].prompt_token_ids)} if token_ids else {}
+
+    def opening(self, index: int, output: RequestOutput, token_ids: bool) -> dict[str, Any]:
+        """The role goes out with the first token: benchmark clients take the first choice for the first token."""
+        role = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        return {"choices": [role], **self.whole([output], token_ids)}
+
+    def delta(self, index: int, output: RequestOutput, new: Delta, token_ids: bool) -> dict[str, Any]:
+        completion = output.outputs[0]
+        choice = {
+            "index": index,
+            "delta": {"content": new.text},
+            "logprobs": None,
+            "finish_reason": completion.finish_reason,
+        }
+        if completion.finish_reason is not None:
+            choice["stop_reason"] = completion.stop_reason
+        if token_ids:
+            choice["token_ids"] = new.token_ids
+        return choice

@@ -1,0 +1,53 @@
+"""Every answer carries X-Request-Id, and a failure nobody expected becomes a 500 in the one error shape."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minillm_serve.serve.errors import describe, error_response
+
+logger = logging.getLogger("minillm.serve")
+# What may travel into ids, headers and logs as it came; anything else is replaced.
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestIdMiddleware:
+    """Pure ASGI (a wrapped ``receive`` would hide disconnects). The id is in ``request.state.request_id``."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message = message | {"headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server is ending and this request's time is up
+            if not started:
+                await error_response(503, "the server is shutting down")(scope, receive, send_with_id)
+        except Exception as error:
+            logger.exception("request %s failed", request_id)
+            if not started:
+                await error_response(*describe(error))(scope, receive, send_with_id)
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode() if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex

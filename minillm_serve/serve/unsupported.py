@@ -1,0 +1,136 @@
+"""Parameters of OpenAI or vLLM that this server knows and does not honour yet: refused by name, never ignored.
+
+Clients and benchmark tools send many of them with the value that means "as usual"; those values are accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minillm_serve.request import RequestError
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "use_beam_search": (False,),
+    "length_penalty": (1.0,),
+    "presence_penalty": (0.0,),
+    "frequency_penalty": (0.0,),
+    "repetition_penalty": (1.0,),
+    "min_p": (0.0,),
+    "min_tokens": (0,),
+    "logit_bias": ({},),
+    "allowed_token_ids": (),
+    "bad_words": ([],),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "prompt_logprobs": (),
+    "logprob_token_ids": (),
+    "return_tokens_as_token_ids": (False,),
+    "echo": (False,),
+    "suffix": (),
+    "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "truncate_prompt_tokens": (),
+    "truncation_side": (),
+    "prompt_embeds": (),
+    "add_special_tokens": (),
+    "tools": (),
+    "tool_choice": ("none",),
+    "parallel_tool_calls": (True, False),
+    "functions": (),
+    "function_call": ("none",),
+    "reasoning_effort": (),
+    "include_reasoning": (True,),
+    "thinking_token_budget": (),
+    "verbosity": ("medium",),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
+    "mm_processor_kwargs": (),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "priority": (0,),
+    "request_id": (),
+    "session_id": (),
+    "cache_salt": (),
+    "stream_interval": (1,),
+    "kv_transfer_params": (),
+    "vllm_xargs": (),
+    "logits_processors": (),
+    "repetition_detection": (),
+}
+STREAM_OPTIONS_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "continuous_usage_stats": (False,),
+    "include_obfuscation": (False,),
+}
+STRUCTURED_OUTPUTS_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "regex": (),
+    "choice": (),
+    "grammar": (),
+    "structural_tag": (),
+    "disable_fallback": (False,),
+    "disable_any_whitespace": (False,),
+    "disable_additional_properties": (False,),
+    "whitespace_pattern": (),
+}
+LEGACY_GUIDED = (
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json_object",
+    "guided_decoding_backend",
+    "guided_whitespace_pattern",
+    "structural_tag",
+)
+IGNORED_BY_DEFINITION = frozenset(
+    {"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
+
+
+def refuse_unsupported(extra: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]], prefix: str = "") -> list[str]:
+    """Names in ``extra`` that nobody knows. Raises :class:`RequestError` on a known one that asks for something."""
+    unknown = []
+    for name, value in extra.items():
+        if value is None or name in IGNORED_BY_DEFINITION:
+            continue
+        if name in LEGACY_GUIDED and not prefix:
+            raise RequestError(_migration_hint(name), name)
+        if name not in neutral:
+            unknown.append(prefix + name)
+        elif not _is_one_of(value, neutral[name]):
+            raise RequestError(_refusal(prefix + name, neutral[name]), prefix + name)
+    return unknown
+
+
+def warning_header(unknown: Iterable[str]) -> dict[str, str]:
+    """``x-minillm-warning`` naming ignored parameters (printable ASCII, bounded); empty when there are none."""
+    names = ", ".join(ascii(name[:40]) for name in unknown)
+    return {"x-minillm-warning": f"ignored unknown parameters: {names}"[:500]} if names else {}
+
+
+def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
+    """Equality that tells true from 1 and takes 1 for 1.0."""
+    return any(value == item and isinstance(value, bool) == isinstance(item, bool) for item in neutral)
+
+
+def _refusal(name: str, neutral: tuple[Any, ...]) -> str:
+    accepted = " or ".join(["null", *(repr(item).lower() for item in neutral)])
+    return f"{name} is not supported by this server yet: leave it out (accepted: {accepted})"
+
+
+def _migration_hint(name: str) -> str:
+    return (
+        f"{name} no longer exists (vLLM removed it in 0.12 and now ignores it silently): use "
+        'response_format={"type": "json_schema", "json_schema": {"name": ..., "schema": ...}} or '
+        'structured_outputs={"json": ...}'
+    )

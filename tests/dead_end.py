@@ -1,0 +1,22 @@
+"""A grammar gone wrong, to see who else suffers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class DeadEnd:
+    """A grammar that allows nothing from its third token on."""
+
+    def __init__(self) -> None:
+        self.left = 2
+
+    def matcher(self) -> DeadEnd:
+        return DeadEnd()
+
+    def fill_mask(self) -> np.ndarray:
+        return np.full(16, 0xFFFFFFFF if self.left else 0, np.uint32)
+
+    def accept(self, token_id: int) -> bool:
+        self.left -= 1
+        return self.left >= 0
