@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; returns 0. Raises ConfigError on what cannot work, before the model is loaded."""
     _check(args)
-    listening = _bind(args.host, args.port)
+    listening = bind(args.host, args.port)
     with listening:
         config = EngineConfig(model=args.model, **{field: getattr(args, field) for _, field, _, _ in ENGINE_FLAGS})
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -105,10 +105,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--trace-file: the folder {args.trace_file.parent} does not exist")
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet: a busy port is found out before the model is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say they are TCP, and without it
+    # each small write of a stream can wait 40 ms for an acknowledgement.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":  # elsewhere the option would let two servers share the port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

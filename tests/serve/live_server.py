@@ -17,6 +17,7 @@ from minillm_serve.config import EngineConfig
 from minillm_serve.engine.async_engine import AsyncEngine
 from minillm_serve.engine.core import StepStats
 from minillm_serve.serve.api import create_app
+from minillm_serve.serve.main import bind
 
 PATIENCE_S = 30.0
 
@@ -27,7 +28,7 @@ class LiveServer:
     def __init__(self, config: EngineConfig, names: tuple[str, ...] = ("tiny", "tiny-alias"), **app_options: Any):
         self.engine = AsyncEngine.from_config(config)
         self.app = create_app(self.engine, names, **app_options)
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = bind("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", access_log=False, lifespan="on"))

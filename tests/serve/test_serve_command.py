@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from minillm_serve.cli import build_parser
+from minillm_serve.serve.main import bind
 
 COMMAND = (sys.executable, "-m", "minillm_serve.cli", "serve")
 posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
@@ -114,3 +115,9 @@ def test_a_flag_that_cannot_work_is_refused_by_name(tiny_model_dir: Path, flag: 
 def test_flags_have_vllms_names():
     args = build_parser(["serve"]).parse_args(["serve", "m", "--num-gpu-blocks-override", "7", "--max-num-seqs", "3"])
     assert (args.model, args.host, args.port, args.num_kv_blocks, args.max_num_seqs) == ("m", "127.0.0.1", 8000, 7, 3)
+
+
+def test_the_listening_socket_lets_small_writes_go_out_at_once():
+    """asyncio turns Nagle's algorithm off only where the socket names its protocol; accepted sockets inherit it."""
+    with bind("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
