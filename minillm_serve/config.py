@@ -94,8 +94,8 @@ class EngineConfig:
 
     block_size: tokens per KV block. num_kv_blocks: size of the pool (None: from ``kv_cache_memory_bytes``).
     max_num_seqs: requests in one step. max_num_batched_tokens: token budget of one step, prefill and decode together.
-    Its default is a quarter of vLLM's 2048: on two CPU cores fifty prompts at once get the same tokens per second and
-    their first token a third sooner, since decodes start while later prompts are still being read.
+    Its default is a quarter of vLLM's 2048: a CPU takes seconds over 2048 prompt tokens, and with smaller steps the
+    first prompts decode while later ones are still being read.
     max_model_len: prompt plus output, in tokens (None: what the model was trained for).
     """
 

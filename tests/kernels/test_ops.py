@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minillm_kernels import resolve
+from minillm_kernels import bench, resolve
 
 REF, CPU = resolve("ref"), resolve("cpu")
 
@@ -74,3 +74,23 @@ def test_packed_linear_equals_the_reference(rows, dtype):
 def test_unknown_backend_is_refused_by_name():
     with pytest.raises(ValueError, match="cuda-magic"):
         resolve("cuda-magic")
+
+
+def test_the_benchmark_times_both_backends_in_turn():
+    def cell(ops):
+        return lambda: order.append(ops.name)
+
+    order: list[str] = []
+    times = bench.measure(cell, repeats=3)
+    assert order == ["ref", "cpu"] * 4, "they alternate, and one more turn is thrown away"
+    assert [len(t) for t in times.values()] == [3, 3]
+
+
+@pytest.mark.parametrize("title", bench.CELLS)
+def test_a_cell_of_the_benchmark_gives_both_backends_the_same_work(title):
+    """Same seed, same inputs: what is timed is also equal."""
+    results = []
+    for ops in (REF, CPU):
+        torch.manual_seed(0)
+        results.append(bench.CELLS[title](ops)())
+    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-3)
