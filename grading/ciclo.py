@@ -19,111 +19,113 @@ from traitlets.config import Config, PyFileConfigLoader
 
 from minilab import construir
 
-CONFIGURACION = Path(__file__).with_name("nbgrader_config.py")
+CONFIG_FILE = Path(__file__).with_name("nbgrader_config.py")
 
 
-class ErrorDeCiclo(RuntimeError):
+class CycleError(RuntimeError):
     """A step that could not be done; says which, for whom and what to do, in Spanish."""
 
 
-class Curso:
+class Course:
     """One course folder: source/, release/, submitted/, autograded/, feedback/ and gradebook.db.
 
-    raiz: the folder, made when missing. ejecutar: also execute submissions in a kernel, to see their outputs.
-    sin_aislar: grade even where the student's code cannot be isolated.
+    root: the folder, made when missing. execute: also execute submissions in a kernel, to see their outputs.
+    unisolated: grade even where the student's code cannot be isolated.
     """
 
-    def __init__(self, raiz: str | Path, ejecutar: bool = False, sin_aislar: bool = False):
-        self.raiz = Path(raiz).resolve()
-        self.raiz.mkdir(parents=True, exist_ok=True)
-        self._ejecutar, self._sin_aislar = ejecutar, sin_aislar
+    def __init__(self, root: str | Path, execute: bool = False, unisolated: bool = False):
+        self.root = Path(root).resolve()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._execute, self._unisolated = execute, unisolated
 
-    def genera(self, tarea: str) -> Path:
+    def generate(self, assignment: str) -> Path:
         """Build ``source/`` from the lab's source and release the student version. Returns the released notebook."""
-        fuente = construir.FUENTE / f"{tarea}.py"
-        if not fuente.is_file():
-            hay = ", ".join(f.stem for f in construir.fuentes())
-            raise ErrorDeCiclo(f"No existe la tarea «{tarea}». Las que hay: {hay}.")
-        destino = self.raiz / "source" / tarea / f"{tarea}.ipynb"
-        destino.parent.mkdir(parents=True, exist_ok=True)
-        destino.write_text(construir.texto(construir.instructor(fuente)), encoding="utf-8")
-        self._convierte(GenerateAssignment, tarea)
-        return self.raiz / "release" / tarea / f"{tarea}.ipynb"
+        source = construir.SOURCE_FOLDER / f"{assignment}.py"
+        if not source.is_file():
+            known = ", ".join(f.stem for f in construir.sources())
+            raise CycleError(f"No existe la tarea «{assignment}». Las que hay: {known}.")
+        target = self.root / "source" / assignment / f"{assignment}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(construir.text(construir.instructor(source)), encoding="utf-8")
+        self._convert(GenerateAssignment, assignment)
+        return self.root / "release" / assignment / f"{assignment}.ipynb"
 
-    def recibe(self, tarea: str, entregas: str | Path) -> list[str]:
+    def receive(self, assignment: str, submissions: str | Path) -> list[str]:
         """Copy ``ENTREGAS/<alumno>.ipynb`` into ``submitted/``. Returns the students' ids."""
-        alumnos = []
-        for archivo in sorted(Path(entregas).glob("*.ipynb")):
-            destino = self.raiz / "submitted" / archivo.stem / tarea / f"{tarea}.ipynb"
-            destino.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(archivo, destino)
-            alumnos.append(archivo.stem)
-        if not alumnos:
-            raise ErrorDeCiclo(f"No hay entregas en {entregas}: se esperaba un archivo alumno.ipynb por persona.")
-        return alumnos
+        students = []
+        for file in sorted(Path(submissions).glob("*.ipynb")):
+            target = self.root / "submitted" / file.stem / assignment / f"{assignment}.ipynb"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+            students.append(file.stem)
+        if not students:
+            raise CycleError(f"No hay entregas en {submissions}: se esperaba un archivo alumno.ipynb por persona.")
+        return students
 
-    def califica(self, tarea: str, alumno: str = "*") -> None:
+    def grade(self, assignment: str, student: str = "*") -> None:
         """Autograde ``submitted/`` into ``autograded/`` and the gradebook; a re-grade replaces the earlier one."""
-        self._convierte(Autograde, tarea, alumno)
+        self._convert(Autograde, assignment, student)
 
-    def retroalimenta(self, tarea: str, alumno: str = "*") -> None:
+    def give_feedback(self, assignment: str, student: str = "*") -> None:
         """Write one Spanish HTML page per submission into ``feedback/``."""
-        self._convierte(GenerateFeedback, tarea, alumno)
+        self._convert(GenerateFeedback, assignment, student)
 
-    def notas(self, tarea: str) -> dict[str, dict[str, float | None]]:
+    def marks(self, assignment: str) -> dict[str, dict[str, float | None]]:
         """Student -> grade id -> automatic score (None where a person has to read the answer)."""
-        with Gradebook(f"sqlite:///{self.raiz / 'gradebook.db'}", "serving-llm") as libro:
+        with Gradebook(f"sqlite:///{self.root / 'gradebook.db'}", "serving-llm") as gradebook:
             return {
-                entrega.student.id: {g.name: g.auto_score for nb in entrega.notebooks for g in nb.grades}
-                for entrega in libro.assignment_submissions(tarea)
+                submission.student.id: {g.name: g.auto_score for nb in submission.notebooks for g in nb.grades}
+                for submission in gradebook.assignment_submissions(assignment)
             }
 
     def _config(self) -> Config:
-        with _variable("MINILAB_CURSO", str(self.raiz)):
-            config = PyFileConfigLoader(CONFIGURACION.name, path=str(CONFIGURACION.parent)).load_config()
-        config.EjecutarTolerante.ejecutar = self._ejecutar
-        config.InyectaNotas.permitir_sin_aislar = self._sin_aislar
+        with _variable("MINILAB_CURSO", str(self.root)):
+            config = PyFileConfigLoader(CONFIG_FILE.name, path=str(CONFIG_FILE.parent)).load_config()
+        config.EjecutarTolerante.ejecutar = self._execute
+        config.InyectaNotas.permitir_sin_aislar = self._unisolated
         return config
 
-    def _convierte(self, conversor: type[BaseConverter], tarea: str, alumno: str = "*") -> None:
+    def _convert(self, converter: type[BaseConverter], assignment: str, student: str = "*") -> None:
         config = self._config()
-        config.CourseDirectory.assignment_id = tarea
-        if conversor is not GenerateAssignment:
-            config.CourseDirectory.student_id = alumno
-        paso = conversor(coursedir=CourseDirectory(config=config), config=config)
-        paso.force = True
-        programas = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}"
+        config.CourseDirectory.assignment_id = assignment
+        if converter is not GenerateAssignment:
+            config.CourseDirectory.student_id = student
+        step = converter(coursedir=CourseDirectory(config=config), config=config)
+        step.force = True
+        search_path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}"
         # nbgrader starts alembic by name: it must be this environment's.
-        with _variable("PATH", programas), _errores(paso.log) as errores, warnings.catch_warnings():
+        with _variable("PATH", search_path), _errors(step.log) as errors, warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)
             try:
-                paso.start()
+                step.start()
             except Exception as error:
-                detalle = " · ".join(dict.fromkeys(errores)) or str(error)
-                raise ErrorDeCiclo(f"{conversor.__name__} no terminó bien en {tarea} ({alumno}): {detalle}") from error
+                detail = " · ".join(dict.fromkeys(errors)) or str(error)
+                raise CycleError(
+                    f"{converter.__name__} no terminó bien en {assignment} ({student}): {detail}"
+                ) from error
 
 
 @contextlib.contextmanager
-def _errores(registro: logging.Logger) -> Iterator[list[str]]:
+def _errors(logger: logging.Logger) -> Iterator[list[str]]:
     """The error messages nbgrader logs meanwhile: its exceptions only say "see the traceback above"."""
-    mensajes: list[str] = []
-    oyente = logging.Handler(logging.ERROR)
-    oyente.emit = lambda suceso: mensajes.append(suceso.getMessage().strip().splitlines()[-1])
-    registro.addHandler(oyente)
+    messages: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: messages.append(record.getMessage().strip().splitlines()[-1])
+    logger.addHandler(handler)
     try:
-        yield mensajes
+        yield messages
     finally:
-        registro.removeHandler(oyente)
+        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager
-def _variable(nombre: str, valor: str) -> Iterator[None]:
-    antes = os.environ.get(nombre)
-    os.environ[nombre] = valor
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        if antes is None:
-            del os.environ[nombre]
+        if before is None:
+            del os.environ[name]
         else:
-            os.environ[nombre] = antes
+            os.environ[name] = before

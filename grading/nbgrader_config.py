@@ -18,7 +18,7 @@ from nbgrader.preprocessors import (
     SaveAutoGrades,
 )
 
-from minilab.plantilla import HUECO_DE_CODIGO, HUECO_DE_TEXTO
+from minilab.plantilla import CODE_STUB, TEXT_STUB
 from minilab_grading.preprocesadores import EjecutarTolerante, InyectaNotas, NotasParaLeer, RestauraCeldas
 
 c = get_config()  # noqa: F821
@@ -27,8 +27,8 @@ c.CourseDirectory.course_id = "serving-llm"
 c.CourseDirectory.root = os.environ.get("MINILAB_CURSO", str(Path(__file__).resolve().parent / "trabajo"))
 
 # The stubs are frozen with the first release: see minilab.plantilla.
-c.ClearSolutions.code_stub = HUECO_DE_CODIGO
-c.ClearSolutions.text_stub = HUECO_DE_TEXTO
+c.ClearSolutions.code_stub = CODE_STUB
+c.ClearSolutions.text_stub = TEXT_STUB
 
 # Execute.timeout is the one nbgrader obeys; the default of 30 s is shorter than loading a model.
 c.Execute.timeout = 120

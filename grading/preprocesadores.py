@@ -13,10 +13,10 @@ from nbgrader import utils
 from nbgrader.preprocessors import Execute, GetGrades, NbGraderPreprocessor, OverwriteCells
 from traitlets import Bool
 
-from minilab_grading.arnes.calificar import Calificacion, NotaDePrueba, califica
-from minilab_grading.registro import escribe_nota, semilla_de
+from minilab_grading.arnes.calificar import CheckMark, Grading, grade
+from minilab_grading.registro import seed_of, write_mark
 
-Recursos = dict[str, Any]
+Resources = dict[str, Any]
 
 
 class EjecutarTolerante(Execute):
@@ -28,18 +28,18 @@ class EjecutarTolerante(Execute):
     ejecutar = Bool(False, help="Execute submissions in a kernel of the grader, to see their outputs").tag(config=True)
 
     def preprocess(
-        self, nb: NotebookNode, resources: Recursos | None = None, **otros: Any
-    ) -> tuple[NotebookNode, Recursos]:
+        self, nb: NotebookNode, resources: Resources | None = None, **others: Any
+    ) -> tuple[NotebookNode, Resources]:
         if not self.ejecutar:
             return nb, resources
         try:
-            return super().preprocess(nb, resources, **otros)
+            return super().preprocess(nb, resources, **others)
         except DeadKernelError:
             self.log.warning("El núcleo murió al ejecutar el cuaderno; se califica igualmente")
-            aviso = new_output("stream", name="stdout", text="El núcleo murió al ejecutar este cuaderno.\n")
-            primera = next((c for c in nb.cells if c.cell_type == "code"), None)
-            if primera is not None:
-                primera.outputs = [aviso]
+            notice = new_output("stream", name="stdout", text="El núcleo murió al ejecutar este cuaderno.\n")
+            first = next((c for c in nb.cells if c.cell_type == "code"), None)
+            if first is not None:
+                first.outputs = [notice]
             return nb, resources
 
 
@@ -51,64 +51,64 @@ class InyectaNotas(NbGraderPreprocessor):
 
     permitir_sin_aislar = Bool(False, help="Grade even where no isolation is available").tag(config=True)
 
-    def preprocess(self, nb: NotebookNode, resources: Recursos) -> tuple[NotebookNode, Recursos]:
-        datos = resources["nbgrader"]
-        carpeta = Path(resources["metadata"]["path"])
-        raiz = Path(datos["db_url"].removeprefix("sqlite:///")).parent
-        semilla = semilla_de(raiz, datos["student"], datos["assignment"])
-        calificacion = califica(nb, datos["notebook"], semilla, [raiz], self.permitir_sin_aislar)
-        huella = hashlib.sha256("\0".join(c.source for c in nb.cells).encode()).hexdigest()
-        pruebas = []
-        for celda in nb.cells:
-            if utils.is_grade(celda) and not utils.is_solution(celda):
-                pruebas.append(_escribe(celda, calificacion))
-        escribe_nota(carpeta, datos, huella, calificacion.aislamiento, pruebas)
+    def preprocess(self, nb: NotebookNode, resources: Resources) -> tuple[NotebookNode, Resources]:
+        data = resources["nbgrader"]
+        folder = Path(resources["metadata"]["path"])
+        root = Path(data["db_url"].removeprefix("sqlite:///")).parent
+        seed = seed_of(root, data["student"], data["assignment"])
+        grading = grade(nb, data["notebook"], seed, [root], self.permitir_sin_aislar)
+        fingerprint = hashlib.sha256("\0".join(c.source for c in nb.cells).encode()).hexdigest()
+        checks = []
+        for cell in nb.cells:
+            if utils.is_grade(cell) and not utils.is_solution(cell):
+                checks.append(_write_verdict(cell, grading))
+        write_mark(folder, data, fingerprint, grading.isolation, checks)
         return nb, resources
 
 
 class RestauraCeldas(OverwriteCells):
     """Puts deleted check cells back with an id of their own, which nbformat requires."""
 
-    def missing_cell_transform(self, source_cell: Any, *otros: Any, **mas: Any) -> NotebookNode:
-        celda = super().missing_cell_transform(source_cell, *otros, **mas)
-        celda.id = source_cell.name
-        return celda
+    def missing_cell_transform(self, source_cell: Any, *others: Any, **more: Any) -> NotebookNode:
+        cell = super().missing_cell_transform(source_cell, *others, **more)
+        cell.id = source_cell.name
+        return cell
 
 
 class NotasParaLeer(GetGrades):
     """Marks for the feedback page; an answer that a person still has to read is told from one that got 0."""
 
-    def _get_score(self, cell: NotebookNode, resources: Recursos) -> None:
+    def _get_score(self, cell: NotebookNode, resources: Resources) -> None:
         super()._get_score(cell, resources)
-        nota = self.gradebook.find_grade(
+        mark = self.gradebook.find_grade(
             cell.metadata["nbgrader"]["grade_id"], self.notebook_id, self.assignment_id, self.student_id
         )
-        cell.metadata.nbgrader["por_corregir"] = nota.auto_score is None and nota.manual_score is None
+        cell.metadata.nbgrader["por_corregir"] = mark.auto_score is None and mark.manual_score is None
 
 
-def _escribe(celda: NotebookNode, calificacion: Calificacion) -> dict[str, Any]:
+def _write_verdict(cell: NotebookNode, grading: Grading) -> dict[str, Any]:
     """Replace the outputs of a check cell by its verdict; a check without hidden cases is an error, not full marks."""
-    meta = celda.metadata.nbgrader
-    grade_id, maximo = meta["grade_id"], float(meta["points"])
-    if grade_id not in calificacion.pruebas:
+    meta = cell.metadata.nbgrader
+    grade_id, maximum = meta["grade_id"], float(meta["points"])
+    if grade_id not in grading.checks:
         raise KeyError(f"no hidden check for cell {grade_id}")
-    nota = calificacion.pruebas[grade_id]
-    puntos = round(maximo * nota.fraccion, 2)
-    celda.execution_count = None
-    celda.outputs = [
-        new_output("stream", name="stdout", text=_texto(nota)),
-        new_output("execute_result", data={"text/plain": repr(puntos)}, execution_count=None),
+    mark = grading.checks[grade_id]
+    points = round(maximum * mark.fraction, 2)
+    cell.execution_count = None
+    cell.outputs = [
+        new_output("stream", name="stdout", text=_text(mark)),
+        new_output("execute_result", data={"text/plain": repr(points)}, execution_count=None),
     ]
-    casos = [{"nombre": r.nombre, "superado": r.superado} for r in nota.resultados]
-    return {"id": grade_id, "puntos": puntos, "maximo": maximo, "casos": casos, "aviso": nota.aviso}
+    cases = [{"nombre": r.name, "superado": r.passed} for r in mark.results]
+    return {"id": grade_id, "puntos": points, "maximo": maximum, "casos": cases, "aviso": mark.notice}
 
 
-def _texto(nota: NotaDePrueba) -> str:
+def _text(mark: CheckMark) -> str:
     """What the student reads: names of the cases and a hint for each miss, never an argument or an expected value."""
-    bien = sum(r.superado for r in nota.resultados)
-    lineas = [f"{bien} de {len(nota.resultados)} comprobaciones superadas."]
-    if nota.aviso:
-        lineas.append(f"Aviso: {nota.aviso}.")
-    for r in nota.resultados:
-        lineas.append(f"  {'✔' if r.superado else '✘'} {r.nombre}" + ("" if r.superado else f" — pista: {r.pista}"))
-    return "\n".join(lineas) + "\n"
+    passed = sum(r.passed for r in mark.results)
+    lines = [f"{passed} de {len(mark.results)} comprobaciones superadas."]
+    if mark.notice:
+        lines.append(f"Aviso: {mark.notice}.")
+    for r in mark.results:
+        lines.append(f"  {'✔' if r.passed else '✘'} {r.name}" + ("" if r.passed else f" — pista: {r.hint}"))
+    return "\n".join(lines) + "\n"

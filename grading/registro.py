@@ -10,41 +10,41 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-ARCHIVO_SECRETO = "secreto.txt"
-ESQUEMA = "minilab-nota/1"
+SECRET_FILE = "secreto.txt"
+SCHEMA = "minilab-nota/1"
 
 
-def semilla_de(raiz: Path, alumno: str, tarea: str) -> int:
+def seed_of(root: Path, student: str, assignment: str) -> int:
     """Seed of a student's hidden cases: the same on every re-grade, different for each student and assignment."""
-    clave = _secreto(raiz)
-    return int.from_bytes(hmac.new(clave, f"{alumno}|{tarea}".encode(), hashlib.sha256).digest()[:8], "big")
+    key = _secret(root)
+    return int.from_bytes(hmac.new(key, f"{student}|{assignment}".encode(), hashlib.sha256).digest()[:8], "big")
 
 
-def _secreto(raiz: Path) -> bytes:
+def _secret(root: Path) -> bytes:
     """The course's key, made on first use beside the gradebook, readable by its owner alone."""
-    ruta = raiz / ARCHIVO_SECRETO
+    path = root / SECRET_FILE
     try:
-        descriptor = os.open(ruta, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return ruta.read_bytes()
-    with os.fdopen(descriptor, "wb") as salida:
-        salida.write(secrets.token_hex(32).encode())
-    return ruta.read_bytes()
+        return path.read_bytes()
+    with os.fdopen(descriptor, "wb") as output:
+        output.write(secrets.token_hex(32).encode())
+    return path.read_bytes()
 
 
-def escribe_nota(
-    carpeta: Path, datos: dict[str, Any], huella: str, aislamiento: str, pruebas: list[dict[str, Any]]
+def write_mark(
+    folder: Path, data: dict[str, Any], fingerprint: str, isolation: str, checks: list[dict[str, Any]]
 ) -> Path:
     """Write ``nota.json`` beside the autograded notebook. Same submission and cases, same bytes."""
-    nota = {
-        "esquema": ESQUEMA,
-        "alumno": datos["student"],
-        "tarea": datos["assignment"],
-        "cuaderno": datos["notebook"],
-        "sha256_fuentes": huella,
-        "aislamiento": aislamiento,
-        "pruebas": pruebas,
+    mark = {
+        "esquema": SCHEMA,
+        "alumno": data["student"],
+        "tarea": data["assignment"],
+        "cuaderno": data["notebook"],
+        "sha256_fuentes": fingerprint,
+        "aislamiento": isolation,
+        "pruebas": checks,
     }
-    ruta = carpeta / "nota.json"
-    ruta.write_text(json.dumps(nota, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return ruta
+    path = folder / "nota.json"
+    path.write_text(json.dumps(mark, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return path

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-AQUI = Path(__file__).resolve().parent
-INFORME = AQUI.parent / "reports" / "demo.json"
-CIFRA = re.compile(r"\{\{ *([\w.]+) *\}\}")
-IMAGEN = re.compile(r"!\[w:(\d+) ([^\]]+)\]\((imagenes/[\w.-]+\.svg)\)")
-SIN_MEDIR = "sin medir"
+HERE = Path(__file__).resolve().parent
+REPORT = HERE.parent / "reports" / "demo.json"
+FIGURE = re.compile(r"\{\{ *([\w.]+) *\}\}")
+IMAGE = re.compile(r"!\[w:(\d+) ([^\]]+)\]\((imagenes/[\w.-]+\.svg)\)")
+NOT_MEASURED = "sin medir"
 
 
 class DeckError(RuntimeError):
@@ -30,7 +30,7 @@ class DeckError(RuntimeError):
 
 
 def decks() -> list[Path]:
-    return sorted(p for p in AQUI.glob("*.md") if p.read_text(encoding="utf-8").startswith("---\nmarp: true"))
+    return sorted(p for p in HERE.glob("*.md") if p.read_text(encoding="utf-8").startswith("---\nmarp: true"))
 
 
 def fill(markdown: str, report: dict[str, Any] | None) -> str:
@@ -38,15 +38,15 @@ def fill(markdown: str, report: dict[str, Any] | None) -> str:
 
     def value(match: re.Match[str]) -> str:
         if report is None:
-            return SIN_MEDIR
+            return NOT_MEASURED
         found: Any = report
         for part in match[1].split("."):
             if not isinstance(found, dict) or part not in found:
-                raise DeckError(f"{INFORME.name} has no {match[1]!r}; run make demo again")
+                raise DeckError(f"{REPORT.name} has no {match[1]!r}; run make demo again")
             found = found[part]
         return f"{found:.1f}".replace(".", ",") if isinstance(found, float) else str(found)
 
-    return CIFRA.sub(value, markdown)
+    return FIGURE.sub(value, markdown)
 
 
 def embed(markdown: str) -> str:
@@ -54,13 +54,13 @@ def embed(markdown: str) -> str:
 
     def data(match: re.Match[str]) -> str:
         width, alt, path = match.groups()
-        encoded = base64.b64encode((AQUI / path).read_bytes()).decode()
+        encoded = base64.b64encode((HERE / path).read_bytes()).decode()
         return f'<img width="{width}" alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{encoded}">'
 
-    return IMAGEN.sub(data, markdown)
+    return IMAGE.sub(data, markdown)
 
 
-def read_report(path: Path = INFORME) -> dict[str, Any] | None:
+def read_report(path: Path = REPORT) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -69,12 +69,12 @@ def marp() -> list[str]:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         raise DeckError("building the decks needs Node 20 or newer with npm; install it and run this again")
-    program = AQUI / "node_modules" / "@marp-team" / "marp-cli" / "marp-cli.js"
+    program = HERE / "node_modules" / "@marp-team" / "marp-cli" / "marp-cli.js"
     if not program.is_file():
-        done = subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=AQUI, capture_output=True, text=True)
+        done = subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=HERE, capture_output=True, text=True)
         if done.returncode:
             raise DeckError(f"npm ci failed (is there a network?): {done.stderr.strip()[-400:]}")
-    return [node, str(program), "--theme-set", str(AQUI / "temas"), "--html"]
+    return [node, str(program), "--theme-set", str(HERE / "temas"), "--html"]
 
 
 def build(deck: Path, folder: Path) -> Path:
@@ -83,7 +83,7 @@ def build(deck: Path, folder: Path) -> Path:
     source, page = folder / deck.name, folder / f"{deck.stem}.html"
     source.write_text(embed(fill(deck.read_text(encoding="utf-8"), read_report())), encoding="utf-8")
     command = [*marp(), "--no-stdin", "--output", str(page), str(source)]
-    done = subprocess.run(command, cwd=AQUI, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
     if done.returncode or not page.is_file():
         raise DeckError(f"marp-cli failed on {deck.name}: {done.stderr.strip()[-400:]}")
     return page
@@ -92,7 +92,7 @@ def build(deck: Path, folder: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("decks", nargs="*", type=Path, help="decks to build (default: all)")
-    parser.add_argument("--output", type=Path, default=AQUI / "build", help="folder (default: slides/build)")
+    parser.add_argument("--output", type=Path, default=HERE / "build", help="folder (default: slides/build)")
     options = parser.parse_args(arguments)
     try:
         for deck in options.decks or decks():

@@ -17,61 +17,62 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-FUERTE, MEDIO, NINGUNO = "espacios+montajes", "espacios", "ninguno"
-PRUEBA_S = 20
-TAPA_Y_EJECUTA = (
+STRONG, MEDIUM, NONE = "espacios+montajes", "espacios", "ninguno"
+TRIAL_S = 20
+COVER_AND_RUN = (
     'while [ "$1" != "--" ]; do mount -t tmpfs -o ro,size=4k none "$1" || exit 97; shift; done; shift; '
     'exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"'
 )
 
 
-class SinAislamiento(RuntimeError):
+class NoIsolation(RuntimeError):
     """This machine offers no isolation and the caller did not allow grading without it."""
 
 
 @dataclass(frozen=True)
-class Aislamiento:
-    """nivel: the rung's name, for the record. orden: what stands before the worker's own command."""
+class Isolation:
+    """level: the rung's name, for the record. command: what stands before the worker's own command."""
 
-    nivel: str
-    orden: tuple[str, ...]
+    level: str
+    command: tuple[str, ...]
 
 
-def elige_aislamiento(ocultas: Sequence[Path], permitir_ninguno: bool = False) -> Aislamiento:
-    """The strongest rung that works here, covering the folders ``ocultas``. Raises :class:`SinAislamiento`."""
-    tapadas = tuple(sorted({str(Path(o).resolve()) for o in ocultas if Path(o).is_dir()}))
-    for aislamiento in (Aislamiento(FUERTE, _con_montajes(tapadas)), Aislamiento(MEDIO, _solo_espacios())):
-        if _funciona(aislamiento.orden):
-            return aislamiento
-    if permitir_ninguno:
-        return Aislamiento(NINGUNO, ())
-    raise SinAislamiento(
+def choose_isolation(hidden: Sequence[Path], allow_none: bool = False) -> Isolation:
+    """The strongest rung that works here, covering the folders ``hidden``. Raises :class:`NoIsolation`."""
+    covered = tuple(sorted({str(Path(h).resolve()) for h in hidden if Path(h).is_dir()}))
+    for isolation in (Isolation(STRONG, _with_mounts(covered)), Isolation(MEDIUM, _namespaces_only())):
+        if _works(isolation.command):
+            return isolation
+    if allow_none:
+        return Isolation(NONE, ())
+    raise NoIsolation(
         "Este equipo no permite aislar el código de los estudiantes (hace falta `unshare`, en Linux). "
         "Califica en otro equipo o acepta el riesgo con --sin-aislar: quedará escrito en cada nota."
     )
 
 
-def _con_montajes(tapadas: tuple[str, ...]) -> tuple[str, ...]:
-    espacios = ("--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-    return ("unshare", *espacios, "sh", "-c", TAPA_Y_EJECUTA, "sh", *tapadas, "--")
+def _with_mounts(covered: tuple[str, ...]) -> tuple[str, ...]:
+    namespaces = ("--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    return ("unshare", *namespaces, "sh", "-c", COVER_AND_RUN, "sh", *covered, "--")
 
 
-def _solo_espacios() -> tuple[str, ...]:
+def _namespaces_only() -> tuple[str, ...]:
     return ("unshare", "--user", "--map-root-user", "--net")
 
 
 @lru_cache(maxsize=32)
-def _funciona(orden: tuple[str, ...]) -> bool:
-    if os.name != "posix" or any(shutil.which(p) is None for p in {orden[0], *({"setpriv"} if "sh" in orden else ())}):
+def _works(command: tuple[str, ...]) -> bool:
+    programs = {command[0], *({"setpriv"} if "sh" in command else ())}
+    if os.name != "posix" or any(shutil.which(p) is None for p in programs):
         return False
     try:
-        prueba = subprocess.run(
-            [*orden, sys.executable, "-I", "-c", "pass"],
+        trial = subprocess.run(
+            [*command, sys.executable, "-I", "-c", "pass"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=PRUEBA_S,
+            timeout=TRIAL_S,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return prueba.returncode == 0
+    return trial.returncode == 0

@@ -8,93 +8,93 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from minilab.casos import Prueba, Resultado, juzga
-from minilab_grading.arnes.aislamiento import Aislamiento, elige_aislamiento
-from minilab_grading.arnes.sesion import Sesion, TrabajadorCaido
-from minilab_grading.casos import casos_de
+from minilab.casos import Check, Result, judge_case
+from minilab_grading.arnes.aislamiento import Isolation, choose_isolation
+from minilab_grading.arnes.sesion import Session, WorkerDied
+from minilab_grading.casos import cases_of
 
-RAIZ = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class NotaDePrueba:
-    """Verdict of one check: ``fraccion`` in [0, 1] of its cases passed; ``aviso`` when its cells did not even load."""
+class CheckMark:
+    """Verdict of one check: ``fraction`` in [0, 1] of its cases passed; ``notice`` when its cells did not even load."""
 
-    resultados: tuple[Resultado, ...]
-    aviso: str = ""
+    results: tuple[Result, ...]
+    notice: str = ""
 
     @property
-    def fraccion(self) -> float:
-        return sum(r.superado for r in self.resultados) / len(self.resultados)
+    def fraction(self) -> float:
+        return sum(r.passed for r in self.results) / len(self.results)
 
 
 @dataclass(frozen=True)
-class Calificacion:
-    """aislamiento: the rung used. pruebas: grade id of each check cell -> its verdict."""
+class Grading:
+    """isolation: the rung used. checks: grade id of each check cell -> its verdict."""
 
-    aislamiento: str
-    pruebas: dict[str, NotaDePrueba]
+    isolation: str
+    checks: dict[str, CheckMark]
 
 
-def califica(
-    cuaderno: NotebookNode,
-    nombre: str,
-    semilla: int,
-    ocultas: Sequence[Path] = (),
-    permitir_sin_aislar: bool = False,
-) -> Calificacion:
-    """Grade ``cuaderno``, an instance of the lab called ``nombre``, with the hidden cases drawn by ``semilla``.
+def grade(
+    notebook: NotebookNode,
+    name: str,
+    seed: int,
+    hidden: Sequence[Path] = (),
+    allow_unisolated: bool = False,
+) -> Grading:
+    """Grade ``notebook``, an instance of the lab called ``name``, with the hidden cases drawn by ``seed``.
 
-    ocultas: more folders that the student's code must not see (the course root). Raises ``SinAislamiento`` and, for
+    hidden: more folders that the student's code must not see (the course root). Raises ``NoIsolation`` and, for
     a lab without hidden cases, KeyError.
     """
-    preludio, importes, pruebas = casos_de(nombre, semilla)
-    aislamiento = elige_aislamiento([*carpetas_del_docente(), *ocultas], permitir_sin_aislar)
-    fuentes = fuentes_de(cuaderno)
-    notas = {grade_id: calificar_prueba(p, fuentes, preludio, importes, aislamiento) for grade_id, p in pruebas.items()}
-    return Calificacion(aislamiento.nivel, notas)
+    prelude, imports, checks = cases_of(name, seed)
+    isolation = choose_isolation([*teacher_folders(), *hidden], allow_unisolated)
+    sources = sources_of(notebook)
+    marks = {grade_id: grade_check(p, sources, prelude, imports, isolation) for grade_id, p in checks.items()}
+    return Grading(isolation.level, marks)
 
 
-def carpetas_del_docente() -> list[Path]:
+def teacher_folders() -> list[Path]:
     """Hidden cases, reference solutions and the history that holds both."""
-    return [RAIZ / "grading", RAIZ / "labs" / "fuente", RAIZ / ".git", Path(__file__).resolve().parents[1]]
+    return [ROOT / "grading", ROOT / "labs" / "fuente", ROOT / ".git", Path(__file__).resolve().parents[1]]
 
 
-def fuentes_de(cuaderno: NotebookNode) -> dict[str, str]:
+def sources_of(notebook: NotebookNode) -> dict[str, str]:
     """Grade id -> source of each solution code cell; the first one where a student duplicated a cell."""
-    fuentes: dict[str, str] = {}
-    for celda in cuaderno.cells:
-        meta = celda.metadata.get("nbgrader", {})
-        if celda.cell_type == "code" and meta.get("solution") and meta.get("grade_id"):
-            fuentes.setdefault(meta["grade_id"], celda.source)
-    return fuentes
+    sources: dict[str, str] = {}
+    for cell in notebook.cells:
+        meta = cell.metadata.get("nbgrader", {})
+        if cell.cell_type == "code" and meta.get("solution") and meta.get("grade_id"):
+            sources.setdefault(meta["grade_id"], cell.source)
+    return sources
 
 
-def calificar_prueba(
-    prueba: Prueba, fuentes: dict[str, str], preludio: str, importes: Sequence[str], aislamiento: Aislamiento
-) -> NotaDePrueba:
-    if faltan := [c for c in prueba.celdas if c not in fuentes]:
-        return _todo_mal(prueba, f"falta la celda {', '.join(faltan)}")
-    celdas = [(c, fuentes[c]) for c in prueba.celdas]
-    celdas.insert(0, ("preparacion", preludio + _importes(celdas, importes)))
-    resultados: list[Resultado] = []
+def grade_check(
+    check: Check, sources: dict[str, str], prelude: str, imports: Sequence[str], isolation: Isolation
+) -> CheckMark:
+    if missing := [c for c in check.cells if c not in sources]:
+        return _all_wrong(check, f"falta la celda {', '.join(missing)}")
+    cells = [(c, sources[c]) for c in check.cells]
+    cells.insert(0, ("preparacion", prelude + _imports(cells, imports)))
+    results: list[Result] = []
     try:
-        with Sesion(aislamiento) as sesion:
-            carga = sesion.carga(celdas)
-            if carga.error:
-                return _todo_mal(prueba, f"la celda no se ejecuta: {carga.error}: {carga.mensaje}")
-            for caso in prueba.casos:
-                resultados.append(juzga(caso, sesion.llama(prueba.funcion, caso)))
-    except TrabajadorCaido as error:
-        resto = [Resultado(c.nombre, False, pista=c.pista) for c in prueba.casos[len(resultados) :]]
-        return NotaDePrueba((*resultados, *resto), aviso=str(error))
-    return NotaDePrueba(tuple(resultados))
+        with Session(isolation) as session:
+            loaded = session.load(cells)
+            if loaded.error:
+                return _all_wrong(check, f"la celda no se ejecuta: {loaded.error}: {loaded.message}")
+            for case in check.cases:
+                results.append(judge_case(case, session.call(check.function, case)))
+    except WorkerDied as error:
+        rest = [Result(c.name, False, hint=c.hint) for c in check.cases[len(results) :]]
+        return CheckMark((*results, *rest), notice=str(error))
+    return CheckMark(tuple(results))
 
 
-def _importes(celdas: list[tuple[str, str]], importes: Sequence[str]) -> str:
+def _imports(cells: list[tuple[str, str]], imports: Sequence[str]) -> str:
     """The slow imports of the notebook's preparation, only where a cell names them."""
-    return "".join(f"import {m}\n" for m in importes if any(m in codigo for _, codigo in celdas))
+    return "".join(f"import {m}\n" for m in imports if any(m in code for _, code in cells))
 
 
-def _todo_mal(prueba: Prueba, aviso: str) -> NotaDePrueba:
-    return NotaDePrueba(tuple(Resultado(c.nombre, False, pista=c.pista) for c in prueba.casos), aviso)
+def _all_wrong(check: Check, notice: str) -> CheckMark:
+    return CheckMark(tuple(Result(c.name, False, hint=c.hint) for c in check.cases), notice)

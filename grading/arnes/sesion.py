@@ -19,132 +19,132 @@ from typing import Any
 
 import minilab.planos
 import minilab.servidor_simulado
-from minilab.casos import Caso, Respuesta, responde_con
-from minilab.planos import ValorNoPlano, a_plano
-from minilab_grading.arnes.aislamiento import Aislamiento
+from minilab.casos import Case, Reply, respond_with
+from minilab.planos import NotPlainValue, to_plain
+from minilab_grading.arnes.aislamiento import Isolation
 
-TRABAJADOR = Path(__file__).with_name("trabajador.py")
-LLAMADA_S = 20.0
-RESPUESTA_MAX = 1 << 20
-LIMITES = {"RLIMIT_CPU": 30, "RLIMIT_AS": 2 << 30, "RLIMIT_FSIZE": 1 << 20, "RLIMIT_CORE": 0}
+WORKER = Path(__file__).with_name("trabajador.py")
+CALL_S = 20.0
+REPLY_MAX = 1 << 20
+LIMITS = {"RLIMIT_CPU": 30, "RLIMIT_AS": 2 << 30, "RLIMIT_FSIZE": 1 << 20, "RLIMIT_CORE": 0}
 
 
-class TrabajadorCaido(RuntimeError):
+class WorkerDied(RuntimeError):
     """The worker ended, fell silent or broke the protocol; the message is for the student."""
 
 
-class Sesion:
+class Session:
     """One worker process with the student's cells loaded. Use as a context manager.
 
-    Every wait is bounded by ``llamada_s`` wall-clock seconds and every reply by 1 MiB; on either limit the whole
-    process group is killed and :class:`TrabajadorCaido` is raised.
+    Every wait is bounded by ``call_s`` wall-clock seconds and every reply by 1 MiB; on either limit the whole
+    process group is killed and :class:`WorkerDied` is raised.
     """
 
-    def __init__(self, aislamiento: Aislamiento, llamada_s: float = LLAMADA_S):
-        self._aislamiento, self._llamada_s = aislamiento, llamada_s
-        self._pendiente = b""
+    def __init__(self, isolation: Isolation, call_s: float = CALL_S):
+        self._isolation, self._call_s = isolation, call_s
+        self._pending = b""
 
-    def __enter__(self) -> Sesion:
-        self._carpeta = Path(tempfile.mkdtemp(prefix="arnes-"))
-        for archivo in (TRABAJADOR, minilab.planos.__file__, minilab.servidor_simulado.__file__):
-            shutil.copy(archivo, self._carpeta)
-        orden = [*self._aislamiento.orden, sys.executable, "-I", str(self._carpeta / TRABAJADOR.name)]
-        self._proceso = subprocess.Popen(
-            orden,
+    def __enter__(self) -> Session:
+        self._folder = Path(tempfile.mkdtemp(prefix="arnes-"))
+        for file in (WORKER, minilab.planos.__file__, minilab.servidor_simulado.__file__):
+            shutil.copy(file, self._folder)
+        command = [*self._isolation.command, sys.executable, "-I", str(self._folder / WORKER.name)]
+        self._process = subprocess.Popen(
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=self._carpeta,
-            env=self._entorno(),
+            cwd=self._folder,
+            env=self._environment(),
             start_new_session=True,
             bufsize=0,
         )
-        os.set_blocking(self._proceso.stdin.fileno(), False)
-        os.set_blocking(self._proceso.stdout.fileno(), False)
+        os.set_blocking(self._process.stdin.fileno(), False)
+        os.set_blocking(self._process.stdout.fileno(), False)
         return self
 
-    def _entorno(self) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         """Nothing of the grader's environment goes in; PATH is what the sandbox commands need."""
-        fijo = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self._carpeta), "LANG": "C.UTF-8"}
-        return {**fijo, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        fixed = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self._folder), "LANG": "C.UTF-8"}
+        return {**fixed, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._proceso.pid, signal.SIGKILL)
-        self._proceso.wait()
-        for tubo in (self._proceso.stdin, self._proceso.stdout):
-            tubo.close()
-        shutil.rmtree(self._carpeta, ignore_errors=True)
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def carga(self, fuentes: list[tuple[str, str]]) -> Respuesta:
+    def load(self, sources: list[tuple[str, str]]) -> Reply:
         """Run the cells (name, source) in order in one namespace."""
-        return self._pide({"op": "carga", "fuentes": fuentes, "limites": LIMITES}, None)
+        return self._ask({"op": "carga", "fuentes": sources, "limites": LIMITS}, None)
 
-    def llama(self, funcion: str, caso: Caso) -> Respuesta:
+    def call(self, function: str, case: Case) -> Reply:
         """Call the student's function with the case's arguments; a client case talks to the simulated server here."""
-        grupos: list = []
-        modo = "normal" if caso.guiones is None else "cliente"
-        orden = {"op": "llama", "funcion": funcion, "args": list(caso.args), "modo": modo}
-        respuesta = self._pide(orden, responde_con(caso, grupos))
-        return Respuesta(respuesta.valor, respuesta.error, respuesta.mensaje, tuple(grupos))
+        groups: list = []
+        mode = "normal" if case.scripts is None else "cliente"
+        command = {"op": "llama", "funcion": function, "args": list(case.args), "modo": mode}
+        reply = self._ask(command, respond_with(case, groups))
+        return Reply(reply.value, reply.error, reply.message, tuple(groups))
 
-    def _pide(self, orden: dict[str, Any], responde: Callable[[list], list] | None) -> Respuesta:
-        limite, nonce = time.monotonic() + self._llamada_s, secrets.token_hex(8)
-        self._escribe({"n": nonce, **orden}, limite)
+    def _ask(self, command: dict[str, Any], respond: Callable[[list], list] | None) -> Reply:
+        deadline, nonce = time.monotonic() + self._call_s, secrets.token_hex(8)
+        self._write({"n": nonce, **command}, deadline)
         while True:
-            mensaje = self._lee(limite)
-            if mensaje.get("n") != nonce:
-                raise TrabajadorCaido("el proceso respondió fuera de turno")
-            if "llegan" not in mensaje:
-                return _respuesta(mensaje)
-            if responde is None or not _son_cuerpos(mensaje["llegan"]):
-                raise TrabajadorCaido("el proceso rompió el protocolo")
-            self._escribe({"n": nonce, "guiones": responde(mensaje["llegan"])}, limite)
+            message = self._read(deadline)
+            if message.get("n") != nonce:
+                raise WorkerDied("el proceso respondió fuera de turno")
+            if "llegan" not in message:
+                return _reply(message)
+            if respond is None or not _are_bodies(message["llegan"]):
+                raise WorkerDied("el proceso rompió el protocolo")
+            self._write({"n": nonce, "guiones": respond(message["llegan"])}, deadline)
 
-    def _escribe(self, mensaje: dict[str, Any], limite: float) -> None:
-        datos = memoryview((json.dumps(mensaje) + "\n").encode())
-        while datos:
-            self._espera(self._proceso.stdin, selectors.EVENT_WRITE, limite)
+    def _write(self, message: dict[str, Any], deadline: float) -> None:
+        data = memoryview((json.dumps(message) + "\n").encode())
+        while data:
+            self._wait(self._process.stdin, selectors.EVENT_WRITE, deadline)
             try:
-                datos = datos[os.write(self._proceso.stdin.fileno(), datos) :]
+                data = data[os.write(self._process.stdin.fileno(), data) :]
             except BlockingIOError:
                 continue
             except BrokenPipeError as error:
-                raise TrabajadorCaido("el proceso terminó antes de tiempo") from error
+                raise WorkerDied("el proceso terminó antes de tiempo") from error
 
-    def _lee(self, limite: float) -> dict[str, Any]:
-        while b"\n" not in self._pendiente:
-            self._espera(self._proceso.stdout, selectors.EVENT_READ, limite)
-            trozo = os.read(self._proceso.stdout.fileno(), 1 << 16)
-            if not trozo:
-                raise TrabajadorCaido("el proceso terminó antes de tiempo")
-            self._pendiente += trozo
-            if len(self._pendiente) > RESPUESTA_MAX:
-                raise TrabajadorCaido("la respuesta es demasiado grande")
-        linea, _, self._pendiente = self._pendiente.partition(b"\n")
+    def _read(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._pending:
+            self._wait(self._process.stdout, selectors.EVENT_READ, deadline)
+            chunk = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise WorkerDied("el proceso terminó antes de tiempo")
+            self._pending += chunk
+            if len(self._pending) > REPLY_MAX:
+                raise WorkerDied("la respuesta es demasiado grande")
+        line, _, self._pending = self._pending.partition(b"\n")
         try:
-            mensaje = json.loads(linea)
+            message = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise TrabajadorCaido("el proceso rompió el protocolo") from error
-        if not isinstance(mensaje, dict):
-            raise TrabajadorCaido("el proceso rompió el protocolo")
-        return mensaje
+            raise WorkerDied("el proceso rompió el protocolo") from error
+        if not isinstance(message, dict):
+            raise WorkerDied("el proceso rompió el protocolo")
+        return message
 
-    def _espera(self, tubo: Any, evento: int, limite: float) -> None:
+    def _wait(self, pipe: Any, event: int, deadline: float) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(tubo, evento)
-            if not selector.select(max(0.0, limite - time.monotonic())):
-                raise TrabajadorCaido(f"no respondió en {self._llamada_s:.0f} s")
+            selector.register(pipe, event)
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise WorkerDied(f"no respondió en {self._call_s:.0f} s")
 
 
-def _respuesta(mensaje: dict[str, Any]) -> Respuesta:
-    if error := mensaje.get("error"):
-        return Respuesta(error=str(error)[:80], mensaje=str(mensaje.get("mensaje", ""))[:300])
+def _reply(message: dict[str, Any]) -> Reply:
+    if error := message.get("error"):
+        return Reply(error=str(error)[:80], message=str(message.get("mensaje", ""))[:300])
     try:
-        return Respuesta(valor=a_plano(mensaje.get("valor")))
-    except ValorNoPlano as error:
-        return Respuesta(error="TypeError", mensaje=str(error))
+        return Reply(value=to_plain(message.get("valor")))
+    except NotPlainValue as error:
+        return Reply(error="TypeError", message=str(error))
 
 
-def _son_cuerpos(valor: Any) -> bool:
-    return isinstance(valor, list) and all(isinstance(cuerpo, dict) for cuerpo in valor)
+def _are_bodies(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(body, dict) for body in value)

@@ -14,83 +14,83 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from planos import ValorNoPlano, a_plano
-from servidor_simulado import ServidorSimulado
+from planos import NotPlainValue, to_plain
+from servidor_simulado import SimulatedServer
 
 
-def limita(limites: dict[str, int]) -> None:
+def set_limits(limits: dict[str, int]) -> None:
     """CPU seconds, address space in bytes and largest file in bytes; nothing where the platform has no rlimits."""
     try:
         import resource
     except ImportError:
         return
-    for nombre, valor in limites.items():
+    for name, value in limits.items():
         # macOS refuses RLIMIT_AS; the other limits still hold there.
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(getattr(resource, nombre), (valor, valor))
+            resource.setrlimit(getattr(resource, name), (value, value))
 
 
-class Canal:
+class Channel:
     """JSON lines on the original stdin and stdout; the student's prints go to stderr instead."""
 
     def __init__(self) -> None:
-        self._entrada = os.fdopen(os.dup(0), "r", encoding="utf-8")
-        self._salida = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        vacio = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(vacio, 0)
+        self._input = os.fdopen(os.dup(0), "r", encoding="utf-8")
+        self._output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
         os.dup2(2, 1)
 
-    def lee(self) -> dict | None:
-        linea = self._entrada.readline()
-        return json.loads(linea) if linea else None
+    def read(self) -> dict | None:
+        line = self._input.readline()
+        return json.loads(line) if line else None
 
-    def escribe(self, mensaje: dict) -> None:
-        self._salida.write(json.dumps(mensaje) + "\n")
-        self._salida.flush()
-
-
-def carga(espacio: dict, fuentes: list[list[str]]) -> None:
-    for nombre, codigo in fuentes:
-        exec(compile(codigo, f"<{nombre}>", "exec"), espacio)
+    def write(self, message: dict) -> None:
+        self._output.write(json.dumps(message) + "\n")
+        self._output.flush()
 
 
-def llama(espacio: dict, orden: dict, canal: Canal) -> dict:
-    funcion = espacio.get(orden["funcion"])
-    if not callable(funcion):
-        return {"error": "NameError", "mensaje": f"no existe la función {orden['funcion']}"}
-    if orden["modo"] == "cliente":
-        return {"valor": a_plano(asyncio.run(_conduce(funcion, orden, canal)))}
-    return {"valor": a_plano(funcion(*orden["args"]))}
+def load(namespace: dict, sources: list[list[str]]) -> None:
+    for name, code in sources:
+        exec(compile(code, f"<{name}>", "exec"), namespace)
 
 
-async def _conduce(funcion: object, orden: dict, canal: Canal) -> object:
-    def responde(cuerpos: list[dict]) -> list:
-        canal.escribe({"n": orden["n"], "llegan": a_plano(cuerpos)})
-        respuesta = canal.lee()
-        if respuesta is None:
+def call(namespace: dict, command: dict, channel: Channel) -> dict:
+    function = namespace.get(command["funcion"])
+    if not callable(function):
+        return {"error": "NameError", "mensaje": f"no existe la función {command['funcion']}"}
+    if command["modo"] == "cliente":
+        return {"valor": to_plain(asyncio.run(_drive(function, command, channel)))}
+    return {"valor": to_plain(function(*command["args"]))}
+
+
+async def _drive(function: object, command: dict, channel: Channel) -> object:
+    def respond(bodies: list[dict]) -> list:
+        channel.write({"n": command["n"], "llegan": to_plain(bodies)})
+        reply = channel.read()
+        if reply is None:
             raise SystemExit(0)
-        return respuesta["guiones"]
+        return reply["guiones"]
 
-    servidor = ServidorSimulado(responde)
-    return await servidor.conduce(funcion(servidor.cliente, *orden["args"], servidor.reloj))
+    server = SimulatedServer(respond)
+    return await server.drive(function(server.client, *command["args"], server.clock))
 
 
 def main() -> None:
-    canal = Canal()
-    espacio: dict = {"__name__": "cuaderno"}
-    while (orden := canal.lee()) is not None:
+    channel = Channel()
+    namespace: dict = {"__name__": "cuaderno"}
+    while (command := channel.read()) is not None:
         try:
-            if orden["op"] == "carga":
-                limita(orden["limites"])
-                carga(espacio, orden["fuentes"])
-                respuesta: dict = {"valor": None}
+            if command["op"] == "carga":
+                set_limits(command["limites"])
+                load(namespace, command["fuentes"])
+                reply: dict = {"valor": None}
             else:
-                respuesta = llama(espacio, orden, canal)
-        except ValorNoPlano as error:
-            respuesta = {"error": "TypeError", "mensaje": str(error)}
+                reply = call(namespace, command, channel)
+        except NotPlainValue as error:
+            reply = {"error": "TypeError", "mensaje": str(error)}
         except Exception as error:
-            respuesta = {"error": type(error).__name__, "mensaje": str(error)[:300]}
-        canal.escribe({"n": orden["n"], **respuesta})
+            reply = {"error": type(error).__name__, "mensaje": str(error)[:300]}
+        channel.write({"n": command["n"], **reply})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""The hidden cases, one module per notebook: ``PRELUDIO``, ``IMPORTES`` and ``pruebas(semilla)``."""
+"""The hidden cases, one module per notebook: ``PRELUDE``, ``IMPORTS`` and ``checks(seed)``."""
 
 from __future__ import annotations
 
 import importlib
 
-from minilab.casos import Prueba
+from minilab.casos import Check
 
 
-def casos_de(cuaderno: str, semilla: int) -> tuple[str, tuple[str, ...], dict[str, Prueba]]:
+def cases_of(notebook: str, seed: int) -> tuple[str, tuple[str, ...], dict[str, Check]]:
     """Prelude source, slow imports and checks (grade id of the check cell -> check). KeyError if it has no cases."""
-    modulo = f"minilab_grading.casos.{cuaderno.lower()}"
+    module_name = f"minilab_grading.casos.{notebook.lower()}"
     try:
-        casos = importlib.import_module(modulo)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name != modulo:
+        if error.name != module_name:
             raise
-        raise KeyError(f"no hidden cases for notebook {cuaderno!r}: expected a module {modulo}") from error
-    return casos.PRELUDIO, casos.IMPORTES, casos.pruebas(semilla)
+        raise KeyError(f"no hidden cases for notebook {notebook!r}: expected a module {module_name}") from error
+    return module.PRELUDE, module.IMPORTS, module.checks(seed)

@@ -5,184 +5,184 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from minilab.casos import Caso, Prueba
-from minilab.jueces import juez_de_cliente, juez_de_cuerpo, juez_de_prediccion
-from minilab.servidor_simulado import guion_de
+from minilab.casos import Case, Check
+from minilab.jueces import body_judge, client_judge, prediction_judge
+from minilab.servidor_simulado import script_of
 from minillm_serve.bench.prompts import GUIDED_MAX_TOKENS
 
 # What the notebook's preparation cell offers to the solution cells, without the engine.
-PRELUDIO = f"import asyncio\nimport json\nimport time\nGUIDED_MAX_TOKENS = {GUIDED_MAX_TOKENS}\n"
-IMPORTES = ("jsonschema",)
+PRELUDE = f"import asyncio\nimport json\nimport time\nGUIDED_MAX_TOKENS = {GUIDED_MAX_TOKENS}\n"
+IMPORTS = ("jsonschema",)
 
 
-def pruebas(semilla: int) -> dict[str, Prueba]:
-    """All checks of the notebook, with cases that depend on ``semilla`` alone."""
-    azar = Random(semilla)
+def checks(seed: int) -> dict[str, Check]:
+    """All checks of the notebook, with cases that depend on ``seed`` alone."""
+    rng = Random(seed)
     return {
-        "prueba_prediccion": Prueba("prediccion", "mi_prediccion", ("prediccion",), _prediccion()),
-        "prueba_percentil": Prueba("percentil", "percentil", ("percentil",), _percentil(azar)),
-        "prueba_resume": Prueba("resume", "resume", ("percentil", "resume"), _resume(azar)),
-        "prueba_cliente": Prueba("cliente", "lanza_todas", ("cliente",), _cliente(azar)),
-        "prueba_cuerpo_json": Prueba("cuerpo_json", "cuerpo_json", ("cuerpo_json",), _cuerpo(azar)),
-        "prueba_es_valida": Prueba("es_valida", "es_valida", ("es_valida",), _valida(azar)),
-        "prueba_veredicto": Prueba("veredicto", "veredicto", ("veredicto",), _veredicto(azar)),
+        "prueba_prediccion": Check("prediccion", "mi_prediccion", ("prediccion",), _prediction()),
+        "prueba_percentil": Check("percentil", "percentil", ("percentil",), _percentile(rng)),
+        "prueba_resume": Check("resume", "resume", ("percentil", "resume"), _summary(rng)),
+        "prueba_cliente": Check("cliente", "lanza_todas", ("cliente",), _client(rng)),
+        "prueba_cuerpo_json": Check("cuerpo_json", "cuerpo_json", ("cuerpo_json",), _body(rng)),
+        "prueba_es_valida": Check("es_valida", "es_valida", ("es_valida",), _validity(rng)),
+        "prueba_veredicto": Check("veredicto", "veredicto", ("veredicto",), _verdict(rng)),
     }
 
 
-def percentil(valores: list[float], p: float) -> float:
+def percentile(values: list[float], p: float) -> float:
     """The oracle: linear interpolation between closest ranks."""
-    orden = sorted(valores)
-    posicion = (len(orden) - 1) * p / 100
-    abajo = int(posicion)
-    arriba = min(abajo + 1, len(orden) - 1)
-    return orden[abajo] * (1 - (posicion - abajo)) + orden[arriba] * (posicion - abajo)
+    ordered = sorted(values)
+    position = (len(ordered) - 1) * p / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] * (1 - (position - below)) + ordered[above] * (position - below)
 
 
-def _prediccion() -> tuple[Caso, ...]:
-    pista = "Devuelve tus dos números, mayores que 0."
-    return (Caso(nombre="predicción escrita", args=(), juez=juez_de_prediccion, pista=pista),)
+def _prediction() -> tuple[Case, ...]:
+    hint = "Devuelve tus dos números, mayores que 0."
+    return (Case(name="predicción escrita", args=(), judge=prediction_judge, hint=hint),)
 
 
-def _percentil(azar: Random) -> tuple[Caso, ...]:
-    listas = {
-        "un solo valor": ([azar.uniform(1, 9)], 95),
-        "extremo inferior": ([azar.uniform(-9, 9) for _ in range(7)], 0),
-        "extremo superior": ([azar.uniform(-9, 9) for _ in range(8)], 100),
-        "valores enteros": ([azar.randrange(100) for _ in range(11)], 50),
-        "valores repetidos": ([3.0, 3.0, azar.uniform(4, 5), 3.0], 75),
-        "lista larga al azar": ([azar.expovariate(1.0) for _ in range(101)], 95),
-        "percentil no entero": ([azar.gauss(0, 5) for _ in range(40)], 99.5),
+def _percentile(rng: Random) -> tuple[Case, ...]:
+    lists = {
+        "un solo valor": ([rng.uniform(1, 9)], 95),
+        "extremo inferior": ([rng.uniform(-9, 9) for _ in range(7)], 0),
+        "extremo superior": ([rng.uniform(-9, 9) for _ in range(8)], 100),
+        "valores enteros": ([rng.randrange(100) for _ in range(11)], 50),
+        "valores repetidos": ([3.0, 3.0, rng.uniform(4, 5), 3.0], 75),
+        "lista larga al azar": ([rng.expovariate(1.0) for _ in range(101)], 95),
+        "percentil no entero": ([rng.gauss(0, 5) for _ in range(40)], 99.5),
     }
-    pista = "Repasa la posición (n − 1)·p/100 y la interpolación; no supongas que la lista llega ordenada."
-    casos = [Caso(nombre=n, args=a, espera=percentil(*a), pista=pista) for n, a in listas.items()]
-    vacia = Caso(nombre="lista vacía", args=([], 95), error="ValueError", pista="Sin datos no hay percentil.")
-    return (*casos, vacia)
+    hint = "Repasa la posición (n − 1)·p/100 y la interpolación; no supongas que la lista llega ordenada."
+    cases = [Case(name=n, args=a, expected=percentile(*a), hint=hint) for n, a in lists.items()]
+    empty = Case(name="lista vacía", args=([], 95), error="ValueError", hint="Sin datos no hay percentil.")
+    return (*cases, empty)
 
 
-def _resume(azar: Random) -> tuple[Caso, ...]:
-    def peticiones(cuantas: int, separacion: float) -> list[dict[str, Any]]:
-        lista = []
-        for i in range(cuantas):
-            inicio = 100 + i * separacion
-            primero = inicio + azar.uniform(0.1, 2)
-            fin = primero + azar.uniform(0.5, 4)
-            lista.append({"inicio": inicio, "primer_token": primero, "fin": fin, "tokens": azar.randrange(1, 80)})
-        azar.shuffle(lista)
-        return lista
+def _summary(rng: Random) -> tuple[Case, ...]:
+    def make_requests(count: int, spacing: float) -> list[dict[str, Any]]:
+        requests = []
+        for i in range(count):
+            start = 100 + i * spacing
+            first = start + rng.uniform(0.1, 2)
+            end = first + rng.uniform(0.5, 4)
+            requests.append({"inicio": start, "primer_token": first, "fin": end, "tokens": rng.randrange(1, 80)})
+        rng.shuffle(requests)
+        return requests
 
-    def esperado(lista: list[dict[str, Any]]) -> dict[str, float]:
-        reloj = max(p["fin"] for p in lista) - min(p["inicio"] for p in lista)
-        ttft = [p["primer_token"] - p["inicio"] for p in lista]
-        tokens = sum(p["tokens"] for p in lista)
-        return {"tok_s": tokens / reloj, "ttft_p50": percentil(ttft, 50), "ttft_p95": percentil(ttft, 95)}
+    def expected(requests: list[dict[str, Any]]) -> dict[str, float]:
+        elapsed = max(p["fin"] for p in requests) - min(p["inicio"] for p in requests)
+        ttft = [p["primer_token"] - p["inicio"] for p in requests]
+        tokens = sum(p["tokens"] for p in requests)
+        return {"tok_s": tokens / elapsed, "ttft_p50": percentile(ttft, 50), "ttft_p95": percentile(ttft, 95)}
 
-    listas = {
-        "cincuenta a la vez": peticiones(50, 0.0),
-        "llegadas escalonadas": peticiones(12, 0.7),
-        "una sola petición": peticiones(1, 0.0),
-        "reloj que no empieza en cero": peticiones(5, 0.1),
+    lists = {
+        "cincuenta a la vez": make_requests(50, 0.0),
+        "llegadas escalonadas": make_requests(12, 0.7),
+        "una sola petición": make_requests(1, 0.0),
+        "reloj que no empieza en cero": make_requests(5, 0.1),
     }
-    pista = "Tokens totales entre (último fin − primer inicio); TTFT = primer_token − inicio; usa tu percentil."
-    return tuple(Caso(nombre=n, args=(p,), espera=esperado(p), pista=pista) for n, p in listas.items())
+    hint = "Tokens totales entre (último fin − primer inicio); TTFT = primer_token − inicio; usa tu percentil."
+    return tuple(Case(name=n, args=(p,), expected=expected(p), hint=hint) for n, p in lists.items())
 
 
-def _cliente(azar: Random) -> tuple[Caso, ...]:
-    pistas = {
+def _client(rng: Random) -> tuple[Case, ...]:
+    hints = {
         "cincuenta a la vez": (50, "Todas en vuelo a la vez, sin esperar entre envíos ni limitar la concurrencia."),
         "acaban en otro orden": (7, "Devuelve las medidas en el orden de los prompts, no en el de llegada."),
         "una sola": (1, "El trozo del rol no es el primer token; tokens sale del trozo de usage."),
     }
-    casos = []
-    for nombre, (cuantos, pista) in pistas.items():
-        modelo, tope = f"modelo-{azar.randrange(10**6)}", azar.randrange(8, 64)
-        guiones = {f"Question {azar.randrange(10**9)} about {_palabra(azar)}?": _guion(azar) for _ in range(cuantos)}
-        juez = juez_de_cliente(modelo, list(guiones), tope, guiones)
-        casos.append(Caso(nombre=nombre, args=(modelo, list(guiones), tope), guiones=guiones, juez=juez, pista=pista))
-    return tuple(casos)
+    cases = []
+    for name, (count, hint) in hints.items():
+        model, limit = f"modelo-{rng.randrange(10**6)}", rng.randrange(8, 64)
+        scripts = {f"Question {rng.randrange(10**9)} about {_word(rng)}?": _script(rng) for _ in range(count)}
+        judge = client_judge(model, list(scripts), limit, scripts)
+        cases.append(Case(name=name, args=(model, list(scripts), limit), scripts=scripts, judge=judge, hint=hint))
+    return tuple(cases)
 
 
-def _guion(azar: Random) -> list[dict[str, Any]]:
-    palabras = [" " + _palabra(azar) for _ in range(azar.randrange(1, 12))]
-    return guion_de(palabras, azar.uniform(0.1, 3), azar.uniform(0.01, 0.2))
+def _script(rng: Random) -> list[dict[str, Any]]:
+    words = [" " + _word(rng) for _ in range(rng.randrange(1, 12))]
+    return script_of(words, rng.uniform(0.1, 3), rng.uniform(0.01, 0.2))
 
 
-def _palabra(azar: Random) -> str:
-    return "".join(azar.choice("abcdefghijklmnñoprstuváé") for _ in range(azar.randrange(3, 9)))
+def _word(rng: Random) -> str:
+    return "".join(rng.choice("abcdefghijklmnñoprstuváé") for _ in range(rng.randrange(3, 9)))
 
 
-def _esquema(azar: Random) -> dict[str, Any]:
-    clave, otra = _palabra(azar), _palabra(azar) + "_2"
+def _schema(rng: Random) -> dict[str, Any]:
+    key, other = _word(rng), _word(rng) + "_2"
     return {
         "type": "object",
         "properties": {
-            clave: {"enum": [_palabra(azar), _palabra(azar)]},
-            otra: {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": azar.randrange(2, 6)},
+            key: {"enum": [_word(rng), _word(rng)]},
+            other: {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": rng.randrange(2, 6)},
         },
-        "required": [clave, otra],
+        "required": [key, other],
         "additionalProperties": False,
     }
 
 
-def _cuerpo(azar: Random) -> tuple[Caso, ...]:
-    casos = []
-    for nombre in ("esquema con lista", "otro esquema", "pregunta larga"):
-        pregunta = " ".join(_palabra(azar) for _ in range(40 if nombre == "pregunta larga" else 5))
-        esquema = _esquema(azar)
-        pista = "response_format con type json_schema, un name y el esquema recibido, sin tocarlo."
-        casos.append(Caso(nombre=nombre, args=(pregunta, esquema), juez=juez_de_cuerpo(pregunta, esquema), pista=pista))
-    return tuple(casos)
+def _body(rng: Random) -> tuple[Case, ...]:
+    cases = []
+    for name in ("esquema con lista", "otro esquema", "pregunta larga"):
+        question = " ".join(_word(rng) for _ in range(40 if name == "pregunta larga" else 5))
+        schema = _schema(rng)
+        hint = "response_format con type json_schema, un name y el esquema recibido, sin tocarlo."
+        cases.append(Case(name=name, args=(question, schema), judge=body_judge(question, schema), hint=hint))
+    return tuple(cases)
 
 
-def _valida(azar: Random) -> tuple[Caso, ...]:
-    esquema = {
+def _validity(rng: Random) -> tuple[Case, ...]:
+    schema = {
         "type": "object",
         "properties": {"n": {"type": "number"}, "tag": {"enum": ["a", "ñ"]}},
         "required": ["n"],
         "additionalProperties": False,
     }
-    numero = azar.randrange(1000)
-    textos = {
-        "objeto mínimo": (f'{{"n": {numero}}}', "stop", True),
-        "con saltos de línea": (f'{{\n  "n": {numero},\n  "tag": "ñ"\n}}', "stop", True),
-        "cortada por el límite": (f'{{"n": {numero}}}', "length", False),
-        "a medias": (f'{{"n": {numero}', "stop", False),
+    number = rng.randrange(1000)
+    texts = {
+        "objeto mínimo": (f'{{"n": {number}}}', "stop", True),
+        "con saltos de línea": (f'{{\n  "n": {number},\n  "tag": "ñ"\n}}', "stop", True),
+        "cortada por el límite": (f'{{"n": {number}}}', "length", False),
+        "a medias": (f'{{"n": {number}', "stop", False),
         "vacía": ("", "stop", False),
-        "valla de código": (f'```json\n{{"n": {numero}}}\n```', "stop", False),
-        "dos objetos": (f'{{"n": {numero}}} {{"n": 1}}', "stop", False),
+        "valla de código": (f'```json\n{{"n": {number}}}\n```', "stop", False),
+        "dos objetos": (f'{{"n": {number}}} {{"n": 1}}', "stop", False),
         "constante que no es JSON": ('{"n": NaN}', "stop", False),
-        "tipo equivocado": (f'{{"n": "{numero}"}}', "stop", False),
-        "propiedad de más": (f'{{"n": {numero}, "x": 1}}', "stop", False),
+        "tipo equivocado": (f'{{"n": "{number}"}}', "stop", False),
+        "propiedad de más": (f'{{"n": {number}, "x": 1}}', "stop", False),
         "falta una propiedad": ('{"tag": "a"}', "stop", False),
     }
-    pista = "Los tres requisitos a la vez: terminó sola, todo el texto es JSON estricto y cumple el esquema."
-    return tuple(Caso(nombre=n, args=(t, esquema, fin), espera=v, pista=pista) for n, (t, fin, v) in textos.items())
+    hint = "Los tres requisitos a la vez: terminó sola, todo el texto es JSON estricto y cumple el esquema."
+    return tuple(Case(name=n, args=(t, schema, finish), expected=v, hint=hint) for n, (t, finish, v) in texts.items())
 
 
-def _veredicto(azar: Random) -> tuple[Caso, ...]:
-    def caso(nombre: str, una: float, lote: float, nuestro: float, validos: int, pista: str) -> Caso:
-        informe = {
-            "baseline_tok_s": una,
-            "baseline_batch_tok_s": lote,
-            "minillm_tok_s": nuestro,
-            "ratio": azar.uniform(50, 99),
-            "ratio_batch": azar.uniform(50, 99),
+def _verdict(rng: Random) -> tuple[Case, ...]:
+    def case(name: str, one_by_one: float, batch: float, ours: float, valid: int, hint: str) -> Case:
+        report = {
+            "baseline_tok_s": one_by_one,
+            "baseline_batch_tok_s": batch,
+            "minillm_tok_s": ours,
+            "ratio": rng.uniform(50, 99),
+            "ratio_batch": rng.uniform(50, 99),
             "json_total": 50,
-            "json_valid": validos,
+            "json_valid": valid,
         }
-        espera = {
-            "ratio": nuestro / una,
-            "ratio_lote": nuestro / lote,
-            "json_pct": 100 * validos / 50,
-            "cumple": nuestro / una >= 5 and validos == 50,
+        expected = {
+            "ratio": ours / one_by_one,
+            "ratio_lote": ours / batch,
+            "json_pct": 100 * valid / 50,
+            "cumple": ours / one_by_one >= 5 and valid == 50,
         }
-        return Caso(nombre=nombre, args=(informe,), espera=espera, pista=pista)
+        return Case(name=name, args=(report,), expected=expected, hint=hint)
 
-    base = azar.uniform(5, 30)
-    umbral = "El criterio es razón ≥ 5 contra una a una; 5 exacto cumple."
+    base = rng.uniform(5, 30)
+    threshold = "El criterio es razón ≥ 5 contra una a una; 5 exacto cumple."
     return (
-        caso("holgado", base, base * 9, base * azar.uniform(6, 20), 50, "Calcula las razones con las velocidades."),
-        caso("justo en el umbral", 8.0, 30.0, 40.0, 50, umbral),
-        caso("por debajo", base, base * 2, base * 4.9, 50, umbral),
-        caso("JSON incompleto", base, base * 2, base * 9, azar.randrange(40, 50), "100 % quiere decir todos."),
-        caso("más lento que el lote", base, base * 12, base * 6, 50, "La razón contra el lote puede ser menor que 1."),
+        case("holgado", base, base * 9, base * rng.uniform(6, 20), 50, "Calcula las razones con las velocidades."),
+        case("justo en el umbral", 8.0, 30.0, 40.0, 50, threshold),
+        case("por debajo", base, base * 2, base * 4.9, 50, threshold),
+        case("JSON incompleto", base, base * 2, base * 9, rng.randrange(40, 50), "100 % quiere decir todos."),
+        case("más lento que el lote", base, base * 12, base * 6, 50, "La razón contra el lote puede ser menor que 1."),
     )

@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def corre(corrutina: Coroutine[Any, Any, T]) -> T:
-    """Run ``corrutina`` to its end in a thread and an event loop of its own (a notebook's loop is already running)."""
-    salida: dict[str, Any] = {}
+def corre(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` to its end in a thread and an event loop of its own (a notebook's loop is already running)."""
+    output: dict[str, Any] = {}
 
-    def hilo() -> None:
+    def target() -> None:
         try:
-            salida["valor"] = asyncio.run(corrutina)
+            output["valor"] = asyncio.run(coroutine)
         except BaseException as error:
-            salida["error"] = error
+            output["error"] = error
 
-    trabajo = threading.Thread(target=hilo, daemon=True)
-    trabajo.start()
-    trabajo.join()
-    if "error" in salida:
-        raise salida["error"]
-    return salida["valor"]
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    thread.join()
+    if "error" in output:
+        raise output["error"]
+    return output["valor"]

@@ -8,28 +8,28 @@ import platform
 from datetime import datetime
 from pathlib import Path
 
-COLUMNAS = ("fecha", "lab", "que", "esperado", "medido", "unidad", "modelo", "equipo")
+COLUMNS = ("fecha", "lab", "que", "esperado", "medido", "unidad", "modelo", "equipo")
 
 
 def anota(
-    lab: str, que: str, esperado: float, medido: float, unidad: str, modelo: str, ruta: str = "bitacora.csv"
+    lab: str, what: str, expected: float, measured: float, unit: str, model: str, path: str = "bitacora.csv"
 ) -> dict[str, str]:
     """Append one row to ``bitacora.csv`` (made with its header on first use) and return it as a dict."""
-    fila = {
+    row = {
         "fecha": datetime.now().astimezone().isoformat(timespec="seconds"),
         "lab": lab,
-        "que": que,
-        "esperado": f"{esperado:g}",
-        "medido": f"{medido:.3g}",
-        "unidad": unidad,
-        "modelo": modelo,
+        "que": what,
+        "esperado": f"{expected:g}",
+        "medido": f"{measured:.3g}",
+        "unidad": unit,
+        "modelo": model,
         "equipo": f"{platform.system()} {platform.machine()}, {os.cpu_count()} núcleos",
     }
-    archivo = Path(ruta)
-    nuevo = not archivo.exists()
-    with archivo.open("a", encoding="utf-8", newline="") as salida:
-        escritor = csv.DictWriter(salida, COLUMNAS)
-        if nuevo:
-            escritor.writeheader()
-        escritor.writerow(fila)
-    return fila
+    file = Path(path)
+    new = not file.exists()
+    with file.open("a", encoding="utf-8", newline="") as output:
+        writer = csv.DictWriter(output, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    return row

@@ -7,99 +7,99 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from minilab.planos import iguales
-from minilab.servidor_simulado import Guion
+from minilab.planos import equal
+from minilab.servidor_simulado import Script
 
 
 @dataclass(frozen=True)
-class Respuesta:
+class Reply:
     """What came back from one call: a plain value, or the name and message of the exception.
 
-    grupos: for client cases, the request bodies in the groups in which they reached the simulated server.
+    groups: for client cases, the request bodies in the groups in which they reached the simulated server.
     """
 
-    valor: Any = None
+    value: Any = None
     error: str | None = None
-    mensaje: str = ""
-    grupos: tuple[tuple[dict[str, Any], ...], ...] = ()
+    message: str = ""
+    groups: tuple[tuple[dict[str, Any], ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caso:
-    """One call of the student's function. Exactly one of ``espera``, ``error`` or ``juez`` decides.
+class Case:
+    """One call of the student's function. Exactly one of ``expected``, ``error`` or ``judge`` decides.
 
-    nombre, pista: what the student reads, in Spanish; they must not give the answer away.
+    name, hint: what the student reads, in Spanish; they must not give the answer away.
     error: name of the exception that must be raised.
-    juez: receives the :class:`Respuesta`, returns None when it is right or one Spanish sentence.
-    guiones: set for client cases: prompt -> script of the simulated server's answer; the function is then called
-    as ``await f(cliente, *args, reloj)``.
+    judge: receives the :class:`Reply`, returns None when it is right or one Spanish sentence.
+    scripts: set for client cases: prompt -> script of the simulated server's answer; the function is then called
+    as ``await f(client, *args, clock)``.
     """
 
-    nombre: str
+    name: str
     args: tuple[Any, ...]
-    pista: str
-    espera: Any = None
+    hint: str
+    expected: Any = None
     error: str | None = None
-    juez: Callable[[Respuesta], str | None] | None = None
-    guiones: dict[str, Guion] | None = None
+    judge: Callable[[Reply], str | None] | None = None
+    scripts: dict[str, Script] | None = None
 
 
 @dataclass(frozen=True)
-class Prueba:
+class Check:
     """A check: the function it calls, the solution cells (grade ids) that define it, and its cases."""
 
-    nombre: str
-    funcion: str
-    celdas: tuple[str, ...]
-    casos: tuple[Caso, ...]
+    name: str
+    function: str
+    cells: tuple[str, ...]
+    cases: tuple[Case, ...]
 
 
 @dataclass(frozen=True)
-class Resultado:
-    nombre: str
-    superado: bool
-    esperaba: str = ""
-    obtuve: str = ""
-    pista: str = ""
+class Result:
+    name: str
+    passed: bool
+    expected: str = ""
+    got: str = ""
+    hint: str = ""
 
 
-def corto(valor: Any, limite: int = 160) -> str:
-    texto = json.dumps(valor, ensure_ascii=False, default=repr)
-    return texto if len(texto) <= limite else texto[: limite - 1] + "…"
+def shorten(value: Any, limit: int = 160) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def juzga(caso: Caso, respuesta: Respuesta) -> Resultado:
+def judge_case(case: Case, reply: Reply) -> Result:
     """Compare plain values in the caller's process; nothing of the student runs here."""
-    esperaba = f"una excepción {caso.error}" if caso.error else corto(caso.espera)
-    obtuve = f"{respuesta.error}: {respuesta.mensaje}" if respuesta.error else corto(respuesta.valor)
-    if caso.error:
-        superado = respuesta.error == caso.error
-    elif respuesta.error:
-        superado = False
-        esperaba = "un resultado sin excepción" if caso.juez else esperaba
-    elif caso.juez:
-        queja = caso.juez(respuesta)
-        superado = queja is None
-        esperaba = queja or ""
+    expected = f"una excepción {case.error}" if case.error else shorten(case.expected)
+    got = f"{reply.error}: {reply.message}" if reply.error else shorten(reply.value)
+    if case.error:
+        passed = reply.error == case.error
+    elif reply.error:
+        passed = False
+        expected = "un resultado sin excepción" if case.judge else expected
+    elif case.judge:
+        complaint = case.judge(reply)
+        passed = complaint is None
+        expected = complaint or ""
     else:
-        superado = iguales(caso.espera, respuesta.valor)
-    return Resultado(caso.nombre, superado, esperaba, obtuve, "" if superado else caso.pista)
+        passed = equal(case.expected, reply.value)
+    return Result(case.name, passed, expected, got, "" if passed else case.hint)
 
 
-def responde_con(caso: Caso, grupos: list) -> Callable[[list[dict[str, Any]]], list[Guion]]:
-    """The server side of a client case: looks each prompt up, and records the group in ``grupos``."""
+def respond_with(case: Case, groups: list) -> Callable[[list[dict[str, Any]]], list[Script]]:
+    """The server side of a client case: looks each prompt up, and records the group in ``groups``."""
 
-    def responde(cuerpos: list[dict[str, Any]]) -> list[Guion]:
-        grupos.append(tuple(cuerpos))
-        guiones = caso.guiones or {}
-        return [guiones.get(pregunta_de(cuerpo), [{"t": 0.1, "uso": 0}]) for cuerpo in cuerpos]
+    def respond(bodies: list[dict[str, Any]]) -> list[Script]:
+        groups.append(tuple(bodies))
+        scripts = case.scripts or {}
+        return [scripts.get(prompt_of(body), [{"t": 0.1, "uso": 0}]) for body in bodies]
 
-    return responde
+    return respond
 
 
-def pregunta_de(cuerpo: dict[str, Any]) -> str:
+def prompt_of(body: dict[str, Any]) -> str:
     """The text of the last message of a chat request, or an empty string."""
-    mensajes = cuerpo.get("messages")
-    ultimo = mensajes[-1] if isinstance(mensajes, list) and mensajes else {}
-    contenido = ultimo.get("content") if isinstance(ultimo, dict) else None
-    return contenido if isinstance(contenido, str) else ""
+    messages = body.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else {}
+    content = last.get("content") if isinstance(last, dict) else None
+    return content if isinstance(content, str) else ""

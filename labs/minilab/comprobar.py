@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilab.asincrono import corre
-from minilab.casos import Caso, Prueba, Respuesta, Resultado, juzga, responde_con
-from minilab.planos import ValorNoPlano, a_plano
-from minilab.publicas import PRUEBAS
-from minilab.servidor_simulado import ServidorSimulado
+from minilab.casos import Case, Check, Reply, Result, judge_case, respond_with
+from minilab.planos import NotPlainValue, to_plain
+from minilab.publicas import CHECKS
+from minilab.servidor_simulado import SimulatedServer
 
 
-class ComprobacionFallida(Exception):
+class CheckFailed(Exception):
     """A public check that did not pass. IPython shows the message alone, without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
@@ -21,50 +21,50 @@ class ComprobacionFallida(Exception):
 
 
 @dataclass(frozen=True)
-class Superada:
+class CheckPassed:
     """What a check that passed shows."""
 
-    mensaje: str
+    message: str
 
     def __repr__(self) -> str:
-        return self.mensaje
+        return self.message
 
 
-def comprobar(nombre: str, funcion: Callable[..., Any]) -> Superada:
-    """Run the public cases of ``nombre`` on ``funcion``. Raises :class:`ComprobacionFallida` with what to fix."""
-    if nombre not in PRUEBAS:
-        raise ComprobacionFallida(f"No existe la comprobación «{nombre}». Las que hay: {', '.join(PRUEBAS)}.")
-    prueba = PRUEBAS[nombre]
-    resultados = [juzga(caso, _llama(caso, funcion)) for caso in prueba.casos]
-    if all(r.superado for r in resultados):
-        return Superada(f"✔ {nombre}: {len(resultados)} de {len(resultados)} comprobaciones públicas superadas.")
-    raise ComprobacionFallida(_informe(prueba, resultados))
+def comprobar(name: str, function: Callable[..., Any]) -> CheckPassed:
+    """Run the public cases of ``name`` on ``function``. Raises :class:`CheckFailed` with what to fix."""
+    if name not in CHECKS:
+        raise CheckFailed(f"No existe la comprobación «{name}». Las que hay: {', '.join(CHECKS)}.")
+    check = CHECKS[name]
+    results = [judge_case(case, _call(case, function)) for case in check.cases]
+    if all(r.passed for r in results):
+        return CheckPassed(f"✔ {name}: {len(results)} de {len(results)} comprobaciones públicas superadas.")
+    raise CheckFailed(_report(check, results))
 
 
-def _informe(prueba: Prueba, resultados: list[Resultado]) -> str:
-    if all("NotImplementedError" in r.obtuve for r in resultados if not r.superado):
-        return f"✘ {prueba.nombre}: falta implementar {prueba.funcion}. Completa la celda y vuelve a ejecutarla."
-    bien = sum(r.superado for r in resultados)
-    lineas = [f"✘ {prueba.nombre}: {bien} de {len(resultados)} comprobaciones públicas superadas."]
-    for r in resultados:
-        if r.superado:
-            lineas.append(f"  ✔ {r.nombre}")
+def _report(check: Check, results: list[Result]) -> str:
+    if all("NotImplementedError" in r.got for r in results if not r.passed):
+        return f"✘ {check.name}: falta implementar {check.function}. Completa la celda y vuelve a ejecutarla."
+    passed = sum(r.passed for r in results)
+    lines = [f"✘ {check.name}: {passed} de {len(results)} comprobaciones públicas superadas."]
+    for r in results:
+        if r.passed:
+            lines.append(f"  ✔ {r.name}")
         else:
-            lineas += [f"  ✘ {r.nombre}", f"      esperaba: {r.esperaba}", f"      obtuve:   {r.obtuve}"]
-            lineas.append(f"      pista:    {r.pista}")
-    return "\n".join(lineas)
+            lines += [f"  ✘ {r.name}", f"      esperaba: {r.expected}", f"      obtuve:   {r.got}"]
+            lines.append(f"      pista:    {r.hint}")
+    return "\n".join(lines)
 
 
-def _llama(caso: Caso, funcion: Callable[..., Any]) -> Respuesta:
-    grupos: list = []
+def _call(case: Case, function: Callable[..., Any]) -> Reply:
+    groups: list = []
     try:
-        if caso.guiones is None:
-            valor = funcion(*caso.args)
+        if case.scripts is None:
+            value = function(*case.args)
         else:
-            servidor = ServidorSimulado(responde_con(caso, grupos))
-            valor = corre(servidor.conduce(funcion(servidor.cliente, *caso.args, servidor.reloj)))
-        return Respuesta(valor=a_plano(valor), grupos=tuple(grupos))
-    except ValorNoPlano as error:
-        return Respuesta(error="TypeError", mensaje=str(error))
+            server = SimulatedServer(respond_with(case, groups))
+            value = corre(server.drive(function(server.client, *case.args, server.clock)))
+        return Reply(value=to_plain(value), groups=tuple(groups))
+    except NotPlainValue as error:
+        return Reply(error="TypeError", message=str(error))
     except Exception as error:
-        return Respuesta(error=type(error).__name__, mensaje=str(error))
+        return Reply(error=type(error).__name__, message=str(error))

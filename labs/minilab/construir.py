@@ -17,77 +17,77 @@ import nbformat
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from minilab.plantilla import HUECO_DE_CODIGO, HUECO_DE_TEXTO
-from minilab.revisar import revisa
+from minilab.plantilla import CODE_STUB, TEXT_STUB
+from minilab.revisar import review
 
 LABS = Path(__file__).resolve().parents[1]
-FUENTE, CUADERNOS = LABS / "fuente", LABS / "cuadernos"
+SOURCE_FOLDER, NOTEBOOK_FOLDER = LABS / "fuente", LABS / "cuadernos"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def instructor(fuente: Path) -> NotebookNode:
+def instructor(source: Path) -> NotebookNode:
     """The solved notebook: cells and nbgrader metadata of the source, deterministic ids, no outputs."""
-    cuaderno = jupytext.read(fuente, fmt="py:percent")
-    cuaderno.metadata = NotebookNode(
+    notebook = jupytext.read(source, fmt="py:percent")
+    notebook.metadata = NotebookNode(
         kernelspec=NotebookNode(KERNEL), language_info=NotebookNode(name="python"), lang="es"
     )
-    cuaderno.nbformat, cuaderno.nbformat_minor = 4, 5
-    repetidas: dict[str, int] = {}
-    for celda in cuaderno.cells:
-        celda.id = _identidad(celda, repetidas)
-    revisa(cuaderno, fuente.name)
-    return cuaderno
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    repeats: dict[str, int] = {}
+    for cell in notebook.cells:
+        cell.id = _cell_id(cell, repeats)
+    review(notebook, source.name)
+    return notebook
 
 
-def estudiante(fuente: Path) -> NotebookNode:
+def student(source: Path) -> NotebookNode:
     """What is released: solutions replaced by stubs, checks locked, nbgrader checksums written."""
     from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 
     config = Config()
-    config.ClearSolutions.code_stub = HUECO_DE_CODIGO
-    config.ClearSolutions.text_stub = HUECO_DE_TEXTO
-    cuaderno, recursos = instructor(fuente), {}
-    for paso in (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums):
-        cuaderno, recursos = paso(config=config).preprocess(cuaderno, recursos)
-    revisa(cuaderno, fuente.name, entregado=True)
-    return cuaderno
+    config.ClearSolutions.code_stub = CODE_STUB
+    config.ClearSolutions.text_stub = TEXT_STUB
+    notebook, resources = instructor(source), {}
+    for step in (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums):
+        notebook, resources = step(config=config).preprocess(notebook, resources)
+    review(notebook, source.name, released=True)
+    return notebook
 
 
-def _identidad(celda: NotebookNode, repetidas: dict[str, int]) -> str:
+def _cell_id(cell: NotebookNode, repeats: dict[str, int]) -> str:
     """The grade id, else a hash of the text; a repeated text gets a counter, so ids are unique and stable."""
-    grade_id = celda.metadata.get("nbgrader", {}).get("grade_id")
-    base = grade_id or hashlib.sha256(f"{celda.cell_type}\n{celda.source}".encode()).hexdigest()[:12]
-    repetidas[base] = repetidas.get(base, 0) + 1
-    return base if repetidas[base] == 1 else f"{base}-{repetidas[base]}"
+    grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+    base = grade_id or hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+    repeats[base] = repeats.get(base, 0) + 1
+    return base if repeats[base] == 1 else f"{base}-{repeats[base]}"
 
 
-def texto(cuaderno: NotebookNode) -> str:
-    return nbformat.writes(cuaderno).rstrip("\n") + "\n"
+def text(notebook: NotebookNode) -> str:
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
-def fuentes() -> list[Path]:
-    return sorted(FUENTE.glob("*.py"))
+def sources() -> list[Path]:
+    return sorted(SOURCE_FOLDER.glob("*.py"))
 
 
-def main(argumentos: Sequence[str] | None = None) -> int:
-    opciones = argparse.ArgumentParser(prog="python -m minilab.construir", description=__doc__)
-    opciones.add_argument("--check", action="store_true", help="compare only; exit 1 on a difference")
-    opciones.add_argument("--instructor", metavar="FOLDER", type=Path, help="also write the solved notebooks here")
-    elegidas = opciones.parse_args(argumentos)
-    distintos = []
-    for fuente in fuentes():
-        destino = CUADERNOS / f"{fuente.stem}.ipynb"
-        nuevo = texto(estudiante(fuente))
-        if not destino.is_file() or destino.read_text(encoding="utf-8") != nuevo:
-            distintos.append(destino.name)
-            if not elegidas.check:
-                destino.write_text(nuevo, encoding="utf-8")
-        if elegidas.instructor:
-            elegidas.instructor.mkdir(parents=True, exist_ok=True)
-            (elegidas.instructor / destino.name).write_text(texto(instructor(fuente)), encoding="utf-8")
-    for nombre in distintos:
-        print(f"{'out of date' if elegidas.check else 'written'}: {nombre}")
-    return 1 if elegidas.check and distintos else 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m minilab.construir", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare only; exit 1 on a difference")
+    parser.add_argument("--instructor", metavar="FOLDER", type=Path, help="also write the solved notebooks here")
+    options = parser.parse_args(arguments)
+    changed = []
+    for source in sources():
+        target = NOTEBOOK_FOLDER / f"{source.stem}.ipynb"
+        new = text(student(source))
+        if not target.is_file() or target.read_text(encoding="utf-8") != new:
+            changed.append(target.name)
+            if not options.check:
+                target.write_text(new, encoding="utf-8")
+        if options.instructor:
+            options.instructor.mkdir(parents=True, exist_ok=True)
+            (options.instructor / target.name).write_text(text(instructor(source)), encoding="utf-8")
+    for name in changed:
+        print(f"{'out of date' if options.check else 'written'}: {name}")
+    return 1 if options.check and changed else 0
 
 
 if __name__ == "__main__":

@@ -8,65 +8,65 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-AZUL, BERMELLON, VERDE, NEGRO = "#0072B2", "#D55E00", "#009E73", "#222222"
+BLUE, VERMILION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#222222"
 
 
-class GraficaConTexto:
+class FigureWithText:
     """A figure shown in a notebook as PNG with alternative text, and as that text where no image can be shown."""
 
-    def __init__(self, figura: Figure, texto: str):
-        self.figura, self.texto = figura, texto
+    def __init__(self, figure: Figure, text: str):
+        self.figure, self.text = figure, text
 
     def __repr__(self) -> str:
-        return self.texto
+        return self.text
 
     def _repr_html_(self) -> str:
         import base64
         import html
         import io
 
-        memoria = io.BytesIO()
-        self.figura.savefig(memoria, format="png", dpi=110, bbox_inches="tight")
-        datos = base64.b64encode(memoria.getvalue()).decode()
-        texto = html.escape(self.texto)
-        return f'<img alt="{texto}" src="data:image/png;base64,{datos}"/><p>{texto}</p>'
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        text = html.escape(self.text)
+        return f'<img alt="{text}" src="data:image/png;base64,{data}"/><p>{text}</p>'
 
 
-def linea_de_tiempo(medidas: Sequence[dict[str, Any]], titulo: str) -> GraficaConTexto:
+def linea_de_tiempo(measurements: Sequence[dict[str, Any]], title: str) -> FigureWithText:
     """One bar per request: waiting until its first token, then decoding. Times in seconds since the first start."""
-    figura, ejes = _lienzo(10, 1.2 + 0.11 * len(medidas))
-    cero = min(m["inicio"] for m in medidas)
-    for fila, m in enumerate(medidas):
-        espera, fin = m["primer_token"] - cero, m["fin"] - cero
-        ejes.barh(fila, espera - (m["inicio"] - cero), left=m["inicio"] - cero, color=BERMELLON, hatch="///", alpha=0.9)
-        ejes.barh(fila, fin - espera, left=espera, color=AZUL)
-    ejes.set(xlabel="segundos", ylabel="petición", title=titulo)
-    ejes.invert_yaxis()
-    ejes.legend(["hasta el primer token (TTFT)", "decode"], loc="lower right", framealpha=1)
-    ultima = max(m["fin"] for m in medidas) - cero
-    ttft = max(m["primer_token"] - m["inicio"] for m in medidas)
-    texto = f"{titulo}: {len(medidas)} peticiones en {ultima:.2f} s; el TTFT más lento, {ttft:.2f} s."
-    return GraficaConTexto(figura, texto)
+    figure, axes = _canvas(10, 1.2 + 0.11 * len(measurements))
+    start = min(m["inicio"] for m in measurements)
+    for row, m in enumerate(measurements):
+        first, end = m["primer_token"] - start, m["fin"] - start
+        axes.barh(row, first - (m["inicio"] - start), left=m["inicio"] - start, color=VERMILION, hatch="///", alpha=0.9)
+        axes.barh(row, end - first, left=first, color=BLUE)
+    axes.set(xlabel="segundos", ylabel="petición", title=title)
+    axes.invert_yaxis()
+    axes.legend(["hasta el primer token (TTFT)", "decode"], loc="lower right", framealpha=1)
+    last = max(m["fin"] for m in measurements) - start
+    ttft = max(m["primer_token"] - m["inicio"] for m in measurements)
+    text = f"{title}: {len(measurements)} peticiones en {last:.2f} s; el TTFT más lento, {ttft:.2f} s."
+    return FigureWithText(figure, text)
 
 
-def barras(valores: dict[str, float], unidad: str, titulo: str) -> GraficaConTexto:
+def barras(values: dict[str, float], unit: str, title: str) -> FigureWithText:
     """Horizontal bars with their value written beside them."""
-    figura, ejes = _lienzo(8, 0.9 + 0.45 * len(valores))
-    dibujo = ejes.barh(list(valores), list(valores.values()), color=[AZUL, VERDE, BERMELLON, NEGRO][: len(valores)])
-    ejes.bar_label(dibujo, fmt="%.1f", padding=4)
-    ejes.set(xlabel=unidad, title=titulo)
-    ejes.invert_yaxis()
-    ejes.margins(x=0.12)
-    texto = f"{titulo}: " + "; ".join(f"{nombre}, {valor:.1f} {unidad}" for nombre, valor in valores.items()) + "."
-    return GraficaConTexto(figura, texto)
+    figure, axes = _canvas(8, 0.9 + 0.45 * len(values))
+    bars = axes.barh(list(values), list(values.values()), color=[BLUE, GREEN, VERMILION, BLACK][: len(values)])
+    axes.bar_label(bars, fmt="%.1f", padding=4)
+    axes.set(xlabel=unit, title=title)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    text = f"{title}: " + "; ".join(f"{name}, {value:.1f} {unit}" for name, value in values.items()) + "."
+    return FigureWithText(figure, text)
 
 
-def _lienzo(ancho: float, alto: float) -> tuple[Figure, Any]:
+def _canvas(width: float, height: float) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
-    figura = Figure(figsize=(ancho, alto))
-    ejes = figura.subplots()
-    ejes.spines[["top", "right"]].set_visible(False)
-    ejes.grid(axis="x", alpha=0.25)
-    ejes.set_axisbelow(True)
-    return figura, ejes
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    return figure, axes

@@ -7,29 +7,29 @@ import os
 from pathlib import Path
 from typing import Any
 
-CLAVES = ("baseline_tok_s", "baseline_batch_tok_s", "minillm_tok_s", "json_total", "json_valid")
+KEYS = ("baseline_tok_s", "baseline_batch_tok_s", "minillm_tok_s", "json_total", "json_valid")
 
 
-def lee_demo(carpeta: str | Path | None = None) -> dict[str, Any] | None:
+def lee_demo(folder: str | Path | None = None) -> dict[str, Any] | None:
     """The demo report, or None when ``make demo`` has not been run. Raises ValueError on a damaged report.
 
-    Looked for in ``carpeta``, else in ``MINILLM_REPORTS``, else in ``reports/`` of the current folder or a parent.
+    Looked for in ``folder``, else in ``MINILLM_REPORTS``, else in ``reports/`` of the current folder or a parent.
     """
-    for candidata in _candidatas(carpeta):
-        ruta = candidata / "demo.json"
-        if ruta.is_file():
-            informe = json.loads(ruta.read_text(encoding="utf-8"))
-            faltan = [clave for clave in CLAVES if clave not in informe]
-            if faltan:
-                raise ValueError(f"a {ruta} le faltan {', '.join(faltan)}: vuelve a ejecutar `make demo`")
-            return informe
+    for candidate in _candidates(folder):
+        path = candidate / "demo.json"
+        if path.is_file():
+            report = json.loads(path.read_text(encoding="utf-8"))
+            missing = [key for key in KEYS if key not in report]
+            if missing:
+                raise ValueError(f"a {path} le faltan {', '.join(missing)}: vuelve a ejecutar `make demo`")
+            return report
     return None
 
 
-def _candidatas(carpeta: str | Path | None) -> list[Path]:
-    if carpeta is not None:
-        return [Path(carpeta)]
+def _candidates(folder: str | Path | None) -> list[Path]:
+    if folder is not None:
+        return [Path(folder)]
     if os.environ.get("MINILLM_REPORTS"):
         return [Path(os.environ["MINILLM_REPORTS"])]
-    aqui = Path.cwd().resolve()
-    return [padre / "reports" for padre in (aqui, *aqui.parents)]
+    here = Path.cwd().resolve()
+    return [parent / "reports" for parent in (here, *here.parents)]

@@ -16,12 +16,12 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-ESPECIALES = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CAPAS, OCULTA, INTERMEDIA, CABEZAS, CABEZAS_KV = 2, 64, 128, 4, 2
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS = 2, 64, 128, 4, 2
 
 
 @dataclass(frozen=True)
-class ModeloDeLab:
+class LabModel:
     """carpeta: a Hugging Face folder. rapido: fewer and shorter requests (always so with the tiny model)."""
 
     carpeta: str
@@ -40,7 +40,7 @@ class ModeloDeLab:
         )
 
 
-def elige_modelo() -> ModeloDeLab:
+def elige_modelo() -> LabModel:
     """The model for this notebook run.
 
     ``MINILAB_MODELO`` may be ``mini`` (always the tiny one) or a model name or folder. ``MINILAB_RAPIDO=1`` asks for
@@ -50,43 +50,43 @@ def elige_modelo() -> ModeloDeLab:
     from minillm_serve.config import ConfigError
     from minillm_serve.model.store import DEFAULT_MODEL, resolve_model
 
-    pedido = os.environ.get("MINILAB_MODELO", "")
-    if pedido == "mini" or os.environ.get("NBGRADER_EXECUTION"):
-        return _diminuto()
+    requested = os.environ.get("MINILAB_MODELO", "")
+    if requested == "mini" or os.environ.get("NBGRADER_EXECUTION"):
+        return _tiny()
     try:
-        carpeta = resolve_model(pedido or DEFAULT_MODEL)
+        folder = resolve_model(requested or DEFAULT_MODEL)
     except ConfigError:
-        if pedido:
+        if requested:
             raise
-        return _diminuto()
-    return ModeloDeLab(str(carpeta), pedido or DEFAULT_MODEL, real=True, rapido=bool(os.environ.get("MINILAB_RAPIDO")))
+        return _tiny()
+    return LabModel(str(folder), requested or DEFAULT_MODEL, real=True, rapido=bool(os.environ.get("MINILAB_RAPIDO")))
 
 
-def _diminuto() -> ModeloDeLab:
-    carpeta = Path(tempfile.mkdtemp(prefix="minilab-")) / "modelo-mini"
-    crea_modelo_mini(carpeta)
-    return ModeloDeLab(str(carpeta), "modelo-mini", real=False, rapido=True)
+def _tiny() -> LabModel:
+    folder = Path(tempfile.mkdtemp(prefix="minilab-")) / "modelo-mini"
+    make_tiny_model(folder)
+    return LabModel(str(folder), "modelo-mini", real=False, rapido=True)
 
 
-def crea_modelo_mini(carpeta: str | Path, semilla: int = 0) -> Path:
+def make_tiny_model(folder: str | Path, seed: int = 0) -> Path:
     """Write a random 2-layer Llama with a byte tokenizer. Only printable ASCII has a non-zero output row."""
-    carpeta = Path(carpeta)
-    carpeta.mkdir(parents=True, exist_ok=True)
-    bytes_visibles = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulario = {t: i for i, t in enumerate([*ESPECIALES, *bytes_visibles])}
-    _escribe_tokenizador(carpeta, vocabulario)
-    _escribe_config(carpeta, len(vocabulario))
-    imprimibles = [vocabulario[c] for c in bytes_visibles if c == "Ġ" or (c.isascii() and c.isprintable())]
-    save_file(_pesos(len(vocabulario), imprimibles, semilla), carpeta / "model.safetensors", {"format": "pt"})
-    return carpeta
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    visible_bytes = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {t: i for i, t in enumerate([*SPECIALS, *visible_bytes])}
+    _write_tokenizer(folder, vocabulary)
+    _write_config(folder, len(vocabulary))
+    printable = [vocabulary[c] for c in visible_bytes if c == "Ġ" or (c.isascii() and c.isprintable())]
+    save_file(_weights(len(vocabulary), printable, seed), folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
-def _escribe_tokenizador(carpeta: Path, vocabulario: dict[str, int]) -> None:
-    tokenizador = Tokenizer(models.BPE(vocab=vocabulario, merges=[]))
-    tokenizador.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizador.decoder = decoders.ByteLevel()
-    tokenizador.add_special_tokens(list(ESPECIALES))
-    tokenizador.save(str(carpeta / "tokenizer.json"))
+def _write_tokenizer(folder: Path, vocabulary: dict[str, int]) -> None:
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIALS))
+    tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|endoftext|>",
@@ -94,19 +94,19 @@ def _escribe_tokenizador(carpeta: Path, vocabulario: dict[str, int]) -> None:
         "pad_token": "<|endoftext|>",
         "chat_template": CHAT_TEMPLATE,
     }
-    (carpeta / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def _escribe_config(carpeta: Path, vocab: int) -> None:
+def _write_config(folder: Path, vocab: int) -> None:
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": vocab,
-        "hidden_size": OCULTA,
-        "intermediate_size": INTERMEDIA,
-        "num_hidden_layers": CAPAS,
-        "num_attention_heads": CABEZAS,
-        "num_key_value_heads": CABEZAS_KV,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
@@ -117,31 +117,31 @@ def _escribe_config(carpeta: Path, vocab: int) -> None:
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
-    (carpeta / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def _pesos(vocab: int, imprimibles: list[int], semilla: int) -> dict[str, torch.Tensor]:
-    azar = torch.Generator().manual_seed(semilla)
-    cabeza = OCULTA // CABEZAS
+def _weights(vocab: int, printable: list[int], seed: int) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    head_dim = HIDDEN // HEADS
 
-    def matriz(filas: int, columnas: int) -> torch.Tensor:
-        return torch.randn(filas, columnas, generator=azar) * 0.15
+    def matrix(rows: int, columns: int) -> torch.Tensor:
+        return torch.randn(rows, columns, generator=rng) * 0.15
 
-    salida = torch.zeros(vocab, OCULTA)
-    salida[imprimibles] = matriz(len(imprimibles), OCULTA)
-    pesos = {
-        "model.embed_tokens.weight": matriz(vocab, OCULTA),
-        "model.norm.weight": torch.ones(OCULTA),
-        "lm_head.weight": salida,
+    output = torch.zeros(vocab, HIDDEN)
+    output[printable] = matrix(len(printable), HIDDEN)
+    weights = {
+        "model.embed_tokens.weight": matrix(vocab, HIDDEN),
+        "model.norm.weight": torch.ones(HIDDEN),
+        "lm_head.weight": output,
     }
-    for capa in range(CAPAS):
-        p = f"model.layers.{capa}."
-        pesos[p + "input_layernorm.weight"] = torch.ones(OCULTA)
-        pesos[p + "post_attention_layernorm.weight"] = torch.ones(OCULTA)
-        for nombre, filas in (("q", CABEZAS), ("k", CABEZAS_KV), ("v", CABEZAS_KV)):
-            pesos[f"{p}self_attn.{nombre}_proj.weight"] = matriz(filas * cabeza, OCULTA)
-        pesos[p + "self_attn.o_proj.weight"] = matriz(OCULTA, OCULTA)
-        pesos[p + "mlp.gate_proj.weight"] = matriz(INTERMEDIA, OCULTA)
-        pesos[p + "mlp.up_proj.weight"] = matriz(INTERMEDIA, OCULTA)
-        pesos[p + "mlp.down_proj.weight"] = matriz(OCULTA, INTERMEDIA)
-    return pesos
+    for layer in range(LAYERS):
+        p = f"model.layers.{layer}."
+        weights[p + "input_layernorm.weight"] = torch.ones(HIDDEN)
+        weights[p + "post_attention_layernorm.weight"] = torch.ones(HIDDEN)
+        for name, rows in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
+            weights[f"{p}self_attn.{name}_proj.weight"] = matrix(rows * head_dim, HIDDEN)
+        weights[p + "self_attn.o_proj.weight"] = matrix(HIDDEN, HIDDEN)
+        weights[p + "mlp.gate_proj.weight"] = matrix(INTERMEDIATE, HIDDEN)
+        weights[p + "mlp.up_proj.weight"] = matrix(INTERMEDIATE, HIDDEN)
+        weights[p + "mlp.down_proj.weight"] = matrix(HIDDEN, INTERMEDIATE)
+    return weights

@@ -5,48 +5,44 @@ from __future__ import annotations
 import math
 from typing import Any
 
-MAX_PROFUNDIDAD = 32
+MAX_DEPTH = 32
 
 
-class ValorNoPlano(TypeError):
+class NotPlainValue(TypeError):
     """The value is not made of None, bool, int, float, str, list and dict alone. The message is for the student."""
 
 
-def a_plano(valor: Any, profundidad: int = 0) -> Any:
+def to_plain(value: Any, depth: int = 0) -> Any:
     """Convert to JSON-like values by exact type, so that no method of a student's class decides a comparison.
 
     Tuples become lists; NumPy and torch scalars (anything outside builtins with ``item()``) become Python numbers.
-    Raises :class:`ValorNoPlano`.
+    Raises :class:`NotPlainValue`.
     """
-    if profundidad > MAX_PROFUNDIDAD:
-        raise ValorNoPlano(f"el valor anida más de {MAX_PROFUNDIDAD} niveles")
-    if valor is None or type(valor) in (bool, int, float, str):
-        return valor
-    if type(valor) in (list, tuple):
-        return [a_plano(v, profundidad + 1) for v in valor]
-    if type(valor) is dict:
-        if not all(type(clave) is str for clave in valor):
-            raise ValorNoPlano("las claves de un diccionario deben ser cadenas")
-        return {clave: a_plano(v, profundidad + 1) for clave, v in valor.items()}
-    if type(valor).__module__.split(".")[0] in ("numpy", "torch") and getattr(valor, "ndim", None) == 0:
-        return a_plano(valor.item(), profundidad + 1)
-    raise ValorNoPlano(f"devolviste un objeto de tipo {type(valor).__name__}; se espera un valor simple de Python")
+    if depth > MAX_DEPTH:
+        raise NotPlainValue(f"el valor anida más de {MAX_DEPTH} niveles")
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) in (list, tuple):
+        return [to_plain(v, depth + 1) for v in value]
+    if type(value) is dict:
+        if not all(type(key) is str for key in value):
+            raise NotPlainValue("las claves de un diccionario deben ser cadenas")
+        return {key: to_plain(v, depth + 1) for key, v in value.items()}
+    if type(value).__module__.split(".")[0] in ("numpy", "torch") and getattr(value, "ndim", None) == 0:
+        return to_plain(value.item(), depth + 1)
+    raise NotPlainValue(f"devolviste un objeto de tipo {type(value).__name__}; se espera un valor simple de Python")
 
 
-def iguales(esperado: Any, obtenido: Any, tolerancia: float = 1e-9) -> bool:
+def equal(expected: Any, got: Any, tolerance: float = 1e-9) -> bool:
     """Equality of plain values: numbers within a relative tolerance, bool never equal to int, dicts without order."""
-    if isinstance(esperado, bool) or isinstance(obtenido, bool) or esperado is None or obtenido is None:
-        return esperado is obtenido
-    if isinstance(esperado, (int, float)) and isinstance(obtenido, (int, float)):
-        return math.isclose(esperado, obtenido, rel_tol=tolerancia, abs_tol=tolerancia)
-    if type(esperado) is not type(obtenido):
+    if isinstance(expected, bool) or isinstance(got, bool) or expected is None or got is None:
+        return expected is got
+    if isinstance(expected, (int, float)) and isinstance(got, (int, float)):
+        return math.isclose(expected, got, rel_tol=tolerance, abs_tol=tolerance)
+    if type(expected) is not type(got):
         return False
-    if isinstance(esperado, list):
-        return len(esperado) == len(obtenido) and all(
-            iguales(e, o, tolerancia) for e, o in zip(esperado, obtenido, strict=True)
-        )
-    if isinstance(esperado, dict):
-        return esperado.keys() == obtenido.keys() and all(
-            iguales(v, obtenido[clave], tolerancia) for clave, v in esperado.items()
-        )
-    return esperado == obtenido
+    if isinstance(expected, list):
+        return len(expected) == len(got) and all(equal(e, g, tolerance) for e, g in zip(expected, got, strict=True))
+    if isinstance(expected, dict):
+        return expected.keys() == got.keys() and all(equal(v, got[key], tolerance) for key, v in expected.items())
+    return expected == got

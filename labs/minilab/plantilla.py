@@ -3,5 +3,5 @@ cell into manual work, because nbgrader recognises it by its checksum."""
 
 from __future__ import annotations
 
-HUECO_DE_CODIGO = {"python": "# TU CÓDIGO AQUÍ\nraise NotImplementedError('Falta implementar')"}
-HUECO_DE_TEXTO = "*Escribe aquí tu respuesta.*"
+CODE_STUB = {"python": "# TU CÓDIGO AQUÍ\nraise NotImplementedError('Falta implementar')"}
+TEXT_STUB = "*Escribe aquí tu respuesta.*"

@@ -10,26 +10,26 @@ from minillm_serve.bench.environment import available_cores
 from minillm_serve.bench.prompts import conversation, evenly_spaced
 
 
-def mide_bases(carpeta: str, prompts: Sequence[str], nuevos: int, muestra: int) -> dict[str, float] | None:
-    """Tokens per second of the transformers pipeline: ``una_a_una`` (on ``muestra`` prompts) and ``en_lote`` (on all).
+def mide_bases(folder: str, prompts: Sequence[str], new_tokens: int, sample: int) -> dict[str, float] | None:
+    """Tokens per second of the transformers pipeline: ``una_a_una`` (on ``sample`` prompts) and ``en_lote`` (on all).
 
-    float32, greedy, exactly ``nuevos`` tokens each, warm-up discarded. None when transformers is not installed.
+    float32, greedy, exactly ``new_tokens`` tokens each, warm-up discarded. None when transformers is not installed.
     """
     if importlib.util.find_spec("transformers") is None:
         return None
-    trabajo = {
-        "model": carpeta,
+    job = {
+        "model": folder,
         "dtype": "float32",
         "threads": available_cores(),
-        "max_tokens": nuevos,
+        "max_tokens": new_tokens,
         "conversations": [conversation(p) for p in prompts],
-        "sample": evenly_spaced(muestra, len(prompts)),
+        "sample": evenly_spaced(sample, len(prompts)),
         "batch_runs": 1,
     }
-    medidas = run_child("minillm_serve.bench.baseline", trabajo, lambda aviso: None)
-    return {"una_a_una": _velocidad(medidas["one_by_one"]), "en_lote": _velocidad(medidas["padded_batch"])}
+    measurements = run_child("minillm_serve.bench.baseline", job, lambda notice: None)
+    return {"una_a_una": _speed(measurements["one_by_one"]), "en_lote": _speed(measurements["padded_batch"])}
 
 
-def _velocidad(tandas: list[dict[str, float]]) -> float:
+def _speed(runs: list[dict[str, float]]) -> float:
     """All tokens over all time, which is not the mean of the speeds."""
-    return sum(t["tokens"] for t in tandas) / sum(t["seconds"] for t in tandas)
+    return sum(t["tokens"] for t in runs) / sum(t["seconds"] for t in runs)

@@ -1,7 +1,7 @@
 """A streaming chat server in virtual time, so that a client can be checked without sockets and without a clock.
 
 The simulation is a discrete-event loop: it lets the student's coroutines run until none of them moves, asks
-``responde`` for the scripts of the requests that arrived meanwhile, then delivers the earliest chunk and sets the
+``respond`` for the scripts of the requests that arrived meanwhile, then delivers the earliest chunk and sets the
 clock to its time. The size of each group of arrivals is therefore the client's real concurrency.
 
 This file imports only the standard library: the grader copies it beside its sandboxed worker.
@@ -16,91 +16,91 @@ from types import SimpleNamespace
 from typing import Any
 
 # A script is the list of chunks of one answer: {"t": seconds after arrival, "rol", "contenido", "uso"}.
-Guion = list[dict[str, Any]]
-VUELTAS_EN_CALMA = 40
+Script = list[dict[str, Any]]
+QUIET_TURNS = 40
 
 
-class ClienteBloqueado(RuntimeError):
+class StuckClient(RuntimeError):
     """The student's coroutine waits for something that will never come."""
 
 
-class ServidorSimulado:
-    """``cliente`` stands in for ``openai.AsyncOpenAI``; ``reloj()`` is the virtual clock in seconds.
+class SimulatedServer:
+    """``client`` stands in for ``openai.AsyncOpenAI``; ``clock()`` is the virtual clock in seconds.
 
-    responde: receives the bodies of the requests that arrived together and returns one script for each.
+    respond: receives the bodies of the requests that arrived together and returns one script for each.
     """
 
-    def __init__(self, responde: Callable[[list[dict[str, Any]]], list[Guion]]):
-        self.ahora = 0.0
-        self.cliente = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=self._crear)))
-        self._responde = responde
-        self._nuevos: list[tuple[dict[str, Any], asyncio.Queue]] = []
-        self._agenda: list[tuple[float, int, dict[str, Any] | None, asyncio.Queue]] = []
-        self._orden = 0
-        self._actividad = 0
+    def __init__(self, respond: Callable[[list[dict[str, Any]]], list[Script]]):
+        self.now = 0.0
+        self.client = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=self._create)))
+        self._respond = respond
+        self._arrived: list[tuple[dict[str, Any], asyncio.Queue]] = []
+        self._schedule: list[tuple[float, int, dict[str, Any] | None, asyncio.Queue]] = []
+        self._order = 0
+        self._activity = 0
 
-    def reloj(self) -> float:
-        return self.ahora
+    def clock(self) -> float:
+        return self.now
 
-    async def _crear(self, **cuerpo: Any) -> AsyncIterator[SimpleNamespace]:
-        if not cuerpo.get("stream"):
+    async def _create(self, **body: Any) -> AsyncIterator[SimpleNamespace]:
+        if not body.get("stream"):
             raise ValueError("esta comprobación mide el TTFT: la petición debe llevar stream=True")
-        cola: asyncio.Queue = asyncio.Queue()
-        self._nuevos.append((cuerpo, cola))
-        self._actividad += 1
-        return _flujo(cola)
+        queue: asyncio.Queue = asyncio.Queue()
+        self._arrived.append((body, queue))
+        self._activity += 1
+        return _stream(queue)
 
-    async def conduce(self, trabajo: Awaitable[Any]) -> Any:
-        """Run ``trabajo`` to its end in virtual time and return its result."""
-        tarea = asyncio.ensure_future(trabajo)
+    async def drive(self, work: Awaitable[Any]) -> Any:
+        """Run ``work`` to its end in virtual time and return its result."""
+        task = asyncio.ensure_future(work)
         while True:
-            await self._hasta_la_calma(tarea)
-            if tarea.done():
-                return tarea.result()
-            if self._nuevos:
-                self._admite()
-            elif self._agenda:
-                self._entrega()
+            await self._until_quiet(task)
+            if task.done():
+                return task.result()
+            if self._arrived:
+                self._admit()
+            elif self._schedule:
+                self._deliver()
             else:
-                tarea.cancel()
-                raise ClienteBloqueado("tu cliente se quedó esperando sin ninguna petición en curso")
+                task.cancel()
+                raise StuckClient("tu cliente se quedó esperando sin ninguna petición en curso")
 
-    async def _hasta_la_calma(self, tarea: asyncio.Future) -> None:
-        vueltas, vista = 0, self._actividad
-        while vueltas < VUELTAS_EN_CALMA and not tarea.done():
+    async def _until_quiet(self, task: asyncio.Future) -> None:
+        turns, seen = 0, self._activity
+        while turns < QUIET_TURNS and not task.done():
             await asyncio.sleep(0)
-            vueltas = vueltas + 1 if self._actividad == vista else 0
-            vista = self._actividad
+            turns = turns + 1 if self._activity == seen else 0
+            seen = self._activity
 
-    def _admite(self) -> None:
-        llegadas, self._nuevos = self._nuevos, []
-        for (_, cola), guion in zip(llegadas, self._responde([c for c, _ in llegadas]), strict=True):
-            for trozo in [*guion, None]:
-                t = self.ahora + (trozo["t"] if trozo else guion[-1]["t"])
-                heapq.heappush(self._agenda, (t, self._orden, trozo, cola))
-                self._orden += 1
+    def _admit(self) -> None:
+        arrivals, self._arrived = self._arrived, []
+        for (_, queue), script in zip(arrivals, self._respond([c for c, _ in arrivals]), strict=True):
+            for chunk in [*script, None]:
+                t = self.now + (chunk["t"] if chunk else script[-1]["t"])
+                heapq.heappush(self._schedule, (t, self._order, chunk, queue))
+                self._order += 1
 
-    def _entrega(self) -> None:
-        self.ahora, _, trozo, cola = heapq.heappop(self._agenda)
-        cola.put_nowait(trozo)
-
-
-async def _flujo(cola: asyncio.Queue) -> AsyncIterator[SimpleNamespace]:
-    while (trozo := await cola.get()) is not None:
-        yield _trozo_openai(trozo)
+    def _deliver(self) -> None:
+        self.now, _, chunk, queue = heapq.heappop(self._schedule)
+        queue.put_nowait(chunk)
 
 
-def _trozo_openai(trozo: dict[str, Any]) -> SimpleNamespace:
+async def _stream(queue: asyncio.Queue) -> AsyncIterator[SimpleNamespace]:
+    while (chunk := await queue.get()) is not None:
+        yield _openai_chunk(chunk)
+
+
+def _openai_chunk(chunk: dict[str, Any]) -> SimpleNamespace:
     """The attributes of an OpenAI chunk: the usage chunk has no choices, the role chunk has no content."""
-    if trozo.get("uso") is not None:
-        return SimpleNamespace(choices=[], usage=SimpleNamespace(completion_tokens=trozo["uso"]))
-    delta = SimpleNamespace(role=trozo.get("rol"), content=trozo.get("contenido"))
+    if chunk.get("uso") is not None:
+        return SimpleNamespace(choices=[], usage=SimpleNamespace(completion_tokens=chunk["uso"]))
+    delta = SimpleNamespace(role=chunk.get("rol"), content=chunk.get("contenido"))
     return SimpleNamespace(choices=[SimpleNamespace(index=0, delta=delta, finish_reason=None)], usage=None)
 
 
-def guion_de(palabras: Iterable[str], primer_token: float, entre_tokens: float) -> Guion:
+def script_of(words: Iterable[str], first_token: float, between_tokens: float) -> Script:
     """Script of one answer: an empty role chunk first, then one chunk per word, then the usage chunk."""
-    palabras = list(palabras)
-    trozos: Guion = [{"t": primer_token / 2, "rol": "assistant", "contenido": ""}]
-    trozos += [{"t": primer_token + i * entre_tokens, "contenido": p} for i, p in enumerate(palabras)]
-    return [*trozos, {"t": trozos[-1]["t"] + entre_tokens / 4, "uso": len(palabras)}]
+    words = list(words)
+    chunks: Script = [{"t": first_token / 2, "rol": "assistant", "contenido": ""}]
+    chunks += [{"t": first_token + i * between_tokens, "contenido": w} for i, w in enumerate(words)]
+    return [*chunks, {"t": chunks[-1]["t"] + between_tokens / 4, "uso": len(words)}]

@@ -10,36 +10,36 @@ from nbformat import NotebookNode
 
 from minilab import construir
 
-TAREA = "P_sirve_y_demuestralo"
+ASSIGNMENT = "P_sirve_y_demuestralo"
 
 
 @pytest.fixture(scope="session")
-def resuelto() -> NotebookNode:
-    return construir.instructor(construir.FUENTE / f"{TAREA}.py")
+def solved() -> NotebookNode:
+    return construir.instructor(construir.SOURCE_FOLDER / f"{ASSIGNMENT}.py")
 
 
 @pytest.fixture(scope="session")
-def publicado() -> NotebookNode:
-    return construir.estudiante(construir.FUENTE / f"{TAREA}.py")
+def released() -> NotebookNode:
+    return construir.student(construir.SOURCE_FOLDER / f"{ASSIGNMENT}.py")
 
 
 @pytest.fixture(scope="session")
-def soluciones(resuelto: NotebookNode) -> dict[str, str]:
+def solutions(solved: NotebookNode) -> dict[str, str]:
     """Grade id -> solved source of each solution cell."""
     return {
-        c.metadata.nbgrader.grade_id: c.source for c in resuelto.cells if c.metadata.get("nbgrader", {}).get("solution")
+        c.metadata.nbgrader.grade_id: c.source for c in solved.cells if c.metadata.get("nbgrader", {}).get("solution")
     }
 
 
 @pytest.fixture
-def entrega(publicado: NotebookNode) -> Callable[[dict[str, str]], NotebookNode]:
+def submission(released: NotebookNode) -> Callable[[dict[str, str]], NotebookNode]:
     """The released notebook with some solution cells replaced."""
 
-    def rellena(celdas: dict[str, str]) -> NotebookNode:
-        cuaderno = copy.deepcopy(publicado)
-        for celda in cuaderno.cells:
-            grade_id = celda.metadata.get("nbgrader", {}).get("grade_id")
-            celda.source = celdas.get(grade_id, celda.source)
-        return cuaderno
+    def fill(cells: dict[str, str]) -> NotebookNode:
+        notebook = copy.deepcopy(released)
+        for cell in notebook.cells:
+            grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+            cell.source = cells.get(grade_id, cell.source)
+        return notebook
 
-    return rellena
+    return fill

@@ -8,38 +8,38 @@ import json
 import jsonschema
 import pytest
 
-from minilab.comprobar import ComprobacionFallida, comprobar
-from minilab.planos import ValorNoPlano, a_plano, iguales
-from minilab.publicas import PRUEBAS
-from minilab.servidor_simulado import ClienteBloqueado, ServidorSimulado, guion_de
+from minilab.comprobar import CheckFailed, comprobar
+from minilab.planos import NotPlainValue, equal, to_plain
+from minilab.publicas import CHECKS
+from minilab.servidor_simulado import SimulatedServer, StuckClient, script_of
 
-PREVIO = {"asyncio": asyncio, "json": json, "jsonschema": jsonschema}
-
-
-def espacio(*fuentes: str) -> dict:
-    nombres = dict(PREVIO)
-    for fuente in fuentes:
-        exec(fuente, nombres)
-    return nombres
+PRELUDE = {"asyncio": asyncio, "json": json, "jsonschema": jsonschema}
 
 
-@pytest.mark.parametrize("nombre", PRUEBAS)
-def test_reference_solution_passes_its_public_check(nombre, soluciones):
-    prueba = PRUEBAS[nombre]
-    funcion = espacio(*(soluciones[c] for c in prueba.celdas))[prueba.funcion]
-    assert "públicas superadas" in repr(comprobar(nombre, funcion))
+def namespace(*sources: str) -> dict:
+    names = dict(PRELUDE)
+    for source in sources:
+        exec(source, names)
+    return names
 
 
-@pytest.mark.parametrize("nombre", PRUEBAS)
-def test_released_stub_fails_with_one_spanish_sentence(nombre, publicado):
-    prueba = PRUEBAS[nombre]
-    celda = next(c for c in publicado.cells if c.id == prueba.celdas[-1])
-    with pytest.raises(ComprobacionFallida, match="falta implementar") as fallo:
-        comprobar(nombre, espacio(celda.source)[prueba.funcion])
-    assert fallo.value._render_traceback_() == [str(fallo.value)]
+@pytest.mark.parametrize("name", CHECKS)
+def test_reference_solution_passes_its_public_check(name, solutions):
+    check = CHECKS[name]
+    function = namespace(*(solutions[c] for c in check.cells))[check.function]
+    assert "públicas superadas" in repr(comprobar(name, function))
 
 
-ERRORES = {
+@pytest.mark.parametrize("name", CHECKS)
+def test_released_stub_fails_with_one_spanish_sentence(name, released):
+    check = CHECKS[name]
+    cell = next(c for c in released.cells if c.id == check.cells[-1])
+    with pytest.raises(CheckFailed, match="falta implementar") as failure:
+        comprobar(name, namespace(cell.source)[check.function])
+    assert failure.value._render_traceback_() == [str(failure.value)]
+
+
+MISTAKES = {
     "percentil": "def percentil(v, p):\n    return sorted(v)[len(v) * p // 100]",
     "resume": (
         "def resume(ps):\n    return {'tok_s': sum(p['tokens'] / (p['fin'] - p['inicio']) for p in ps),"
@@ -61,64 +61,64 @@ ERRORES = {
 }
 
 
-@pytest.mark.parametrize("nombre", ERRORES)
-def test_classic_mistake_is_diagnosed(nombre):
-    with pytest.raises(ComprobacionFallida) as fallo:
-        comprobar(nombre, espacio(ERRORES[nombre])[PRUEBAS[nombre].funcion])
-    assert all(palabra in str(fallo.value) for palabra in ("esperaba:", "obtuve:", "pista:"))
+@pytest.mark.parametrize("name", MISTAKES)
+def test_classic_mistake_is_diagnosed(name):
+    with pytest.raises(CheckFailed) as failure:
+        comprobar(name, namespace(MISTAKES[name])[CHECKS[name].function])
+    assert all(word in str(failure.value) for word in ("esperaba:", "obtuve:", "pista:"))
 
 
 @pytest.mark.parametrize(
-    ("cambio", "queja"),
+    ("change", "complaint"),
     [
         (("asyncio.gather(*(", "_en_serie(*("), "en vuelo a la vez"),
         (("trozo.choices[0].delta.content:", "trozo.choices:"), "la medida"),
         (('"ignore_eos": True', '"x": True'), "ignore_eos"),
     ],
 )
-def test_client_check_tells_what_is_wrong(soluciones, cambio, queja):
-    serie = "async def _en_serie(*cs):\n    return [await c for c in cs]\n"
-    fuente = soluciones["cliente"].replace(*cambio).replace(".delta.content\n", ".delta.content or ''\n")
-    if "trozo.choices:" in cambio[1]:
-        fuente = fuente.replace("if trozo.choices and trozo.choices:", "if trozo.choices:")
-    with pytest.raises(ComprobacionFallida, match=queja):
-        comprobar("cliente", espacio(serie + fuente)["lanza_todas"])
+def test_client_check_tells_what_is_wrong(solutions, change, complaint):
+    serial = "async def _en_serie(*cs):\n    return [await c for c in cs]\n"
+    source = solutions["cliente"].replace(*change).replace(".delta.content\n", ".delta.content or ''\n")
+    if "trozo.choices:" in change[1]:
+        source = source.replace("if trozo.choices and trozo.choices:", "if trozo.choices:")
+    with pytest.raises(CheckFailed, match=complaint):
+        comprobar("cliente", namespace(serial + source)["lanza_todas"])
 
 
 def test_plain_values_decide_not_the_methods_of_a_students_class():
-    class Siempre(float):
-        def __eq__(self, otro):
+    class Always(float):
+        def __eq__(self, other):
             return True
 
-    with pytest.raises(ValorNoPlano):
-        a_plano(Siempre(3.0))
-    assert iguales(1, 1.0) and not iguales(True, 1) and not iguales(None, 0) and not iguales([1], [1, 2])
-    assert not iguales({"a": 1}, {"a": 1, "b": 2}) and not iguales(float("nan"), float("nan"))
+    with pytest.raises(NotPlainValue):
+        to_plain(Always(3.0))
+    assert equal(1, 1.0) and not equal(True, 1) and not equal(None, 0) and not equal([1], [1, 2])
+    assert not equal({"a": 1}, {"a": 1, "b": 2}) and not equal(float("nan"), float("nan"))
 
 
 def test_simulated_time_never_goes_back_and_streams_interleave():
-    tiempos: list[float] = []
+    times: list[float] = []
 
-    async def una(servidor, prompt):
-        flujo = await servidor.cliente.chat.completions.create(
+    async def one(server, prompt):
+        stream = await server.client.chat.completions.create(
             stream=True, messages=[{"role": "user", "content": prompt}]
         )
-        async for trozo in flujo:
-            tiempos.append(servidor.reloj())
-            del trozo
+        async for chunk in stream:
+            times.append(server.clock())
+            del chunk
 
-    async def todas(servidor):
-        await asyncio.gather(una(servidor, "a"), una(servidor, "b"))
+    async def both(server):
+        await asyncio.gather(one(server, "a"), one(server, "b"))
 
-    servidor = ServidorSimulado(lambda cuerpos: [guion_de("xyz", 1.0 + i, 0.3) for i, _ in enumerate(cuerpos)])
-    asyncio.run(servidor.conduce(todas(servidor)))
-    assert tiempos == sorted(tiempos) and len(tiempos) == 10
+    server = SimulatedServer(lambda bodies: [script_of("xyz", 1.0 + i, 0.3) for i, _ in enumerate(bodies)])
+    asyncio.run(server.drive(both(server)))
+    assert times == sorted(times) and len(times) == 10
 
 
 def test_client_that_waits_for_nothing_is_told_so():
-    async def eterno():
+    async def forever():
         await asyncio.Event().wait()
 
-    servidor = ServidorSimulado(lambda cuerpos: [])
-    with pytest.raises(ClienteBloqueado):
-        asyncio.run(servidor.conduce(eterno()))
+    server = SimulatedServer(lambda bodies: [])
+    with pytest.raises(StuckClient):
+        asyncio.run(server.drive(forever()))

@@ -6,46 +6,46 @@ import os
 
 import pytest
 
-from minilab.casos import Caso
-from minilab_grading.arnes.aislamiento import FUERTE, SinAislamiento, elige_aislamiento
-from minilab_grading.arnes.calificar import calificar_prueba, carpetas_del_docente, fuentes_de
-from minilab_grading.arnes.sesion import Sesion, TrabajadorCaido
-from minilab_grading.casos import casos_de
+from minilab.casos import Case
+from minilab_grading.arnes.aislamiento import STRONG, NoIsolation, choose_isolation
+from minilab_grading.arnes.calificar import grade_check, sources_of, teacher_folders
+from minilab_grading.arnes.sesion import Session, WorkerDied
+from minilab_grading.casos import cases_of
 
-TAREA = "P_sirve_y_demuestralo"
-SEMILLA = 20261121
+ASSIGNMENT = "P_sirve_y_demuestralo"
+SEED = 20261121
 
 
 @pytest.fixture(scope="module")
-def aislamiento():
-    return elige_aislamiento(carpetas_del_docente(), permitir_ninguno=True)
+def isolation():
+    return choose_isolation(teacher_folders(), allow_none=True)
 
 
 @pytest.fixture
-def fraccion(aislamiento, soluciones):
+def fraction(isolation, solutions):
     """Fraction of the hidden cases of one check passed by the reference with one cell replaced."""
 
-    def evalua(prueba: str, celda: str, codigo: str) -> float:
-        preludio, importes, pruebas = casos_de(TAREA, SEMILLA)
-        fuentes = {**soluciones, celda: codigo}
-        return calificar_prueba(pruebas[prueba], fuentes, preludio, importes, aislamiento).fraccion
+    def evaluate(check: str, cell: str, code: str) -> float:
+        prelude, imports, checks = cases_of(ASSIGNMENT, SEED)
+        sources = {**solutions, cell: code}
+        return grade_check(checks[check], sources, prelude, imports, isolation).fraction
 
-    return evalua
+    return evaluate
 
 
-@pytest.mark.parametrize("semilla", [0, SEMILLA])
-def test_reference_passes_every_hidden_case_for_any_seed(aislamiento, soluciones, semilla):
-    preludio, importes, pruebas = casos_de(TAREA, semilla)
-    notas = {k: calificar_prueba(p, soluciones, preludio, importes, aislamiento) for k, p in pruebas.items()}
-    assert {k: n.fraccion for k, n in notas.items()} == dict.fromkeys(pruebas, 1.0), notas
+@pytest.mark.parametrize("seed", [0, SEED])
+def test_reference_passes_every_hidden_case_for_any_seed(isolation, solutions, seed):
+    prelude, imports, checks = cases_of(ASSIGNMENT, seed)
+    marks = {k: grade_check(p, solutions, prelude, imports, isolation) for k, p in checks.items()}
+    assert {k: n.fraction for k, n in marks.items()} == dict.fromkeys(checks, 1.0), marks
 
 
 def test_hidden_cases_depend_on_the_seed_alone():
-    iguales = [casos_de(TAREA, 7)[2]["prueba_percentil"].casos for _ in range(2)]
-    assert iguales[0] == iguales[1] != casos_de(TAREA, 8)[2]["prueba_percentil"].casos
+    twice = [cases_of(ASSIGNMENT, 7)[2]["prueba_percentil"].cases for _ in range(2)]
+    assert twice[0] == twice[1] != cases_of(ASSIGNMENT, 8)[2]["prueba_percentil"].cases
 
 
-FALSIFICACIONES = {
+FORGERIES = {
     "objeto que se declara igual a todo": (
         "class T:\n    def __eq__(s, o):\n        return True\ndef percentil(v, p):\n    return T()"
     ),
@@ -67,80 +67,80 @@ FALSIFICACIONES = {
 }
 
 
-@pytest.mark.parametrize("nombre", FALSIFICACIONES)
-def test_forgery_scores_nothing(fraccion, nombre):
-    assert fraccion("prueba_percentil", "percentil", FALSIFICACIONES[nombre]) == 0
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forgery_scores_nothing(fraction, name):
+    assert fraction("prueba_percentil", "percentil", FORGERIES[name]) == 0
 
 
-def test_partial_answer_gets_partial_credit(fraccion):
-    sin_interpolar = "def percentil(v, p):\n    v = sorted(v)\n    return v[round((len(v) - 1) * p / 100)]"
-    assert 0 < fraccion("prueba_percentil", "percentil", sin_interpolar) < 1
+def test_partial_answer_gets_partial_credit(fraction):
+    without_interpolation = "def percentil(v, p):\n    v = sorted(v)\n    return v[round((len(v) - 1) * p / 100)]"
+    assert 0 < fraction("prueba_percentil", "percentil", without_interpolation) < 1
 
 
-def test_sequential_client_fails_the_concurrent_cases_only(fraccion, soluciones):
-    codigo = soluciones["cliente"].replace("asyncio.gather(*(", "_serie(*(")
-    serie = "async def _serie(*cs):\n    return [await c for c in cs]\n"
-    assert fraccion("prueba_cliente", "cliente", serie + codigo) == pytest.approx(1 / 3)
+def test_sequential_client_fails_the_concurrent_cases_only(fraction, solutions):
+    code = solutions["cliente"].replace("asyncio.gather(*(", "_serie(*(")
+    serial = "async def _serie(*cs):\n    return [await c for c in cs]\n"
+    assert fraction("prueba_cliente", "cliente", serial + code) == pytest.approx(1 / 3)
 
 
-def test_infinite_loop_is_cut_off(aislamiento):
-    with Sesion(aislamiento, llamada_s=2.0) as sesion, pytest.raises(TrabajadorCaido, match="no respondió"):
-        sesion.carga([("celda", "while True:\n    pass")])
+def test_infinite_loop_is_cut_off(isolation):
+    with Session(isolation, call_s=2.0) as session, pytest.raises(WorkerDied, match="no respondió"):
+        session.load([("celda", "while True:\n    pass")])
 
 
-def test_reply_to_another_call_is_refused(aislamiento):
-    escribe = 'os.write(f, b\'{"n": "1"}\\n\')'
-    codigo = f"import os\nfor f in range(3, 9):\n    try:\n        {escribe}\n    except OSError:\n        pass"
-    with Sesion(aislamiento) as sesion, pytest.raises(TrabajadorCaido, match="fuera de turno"):
-        sesion.carga([("celda", codigo)])
+def test_reply_to_another_call_is_refused(isolation):
+    writes = 'os.write(f, b\'{"n": "1"}\\n\')'
+    code = f"import os\nfor f in range(3, 9):\n    try:\n        {writes}\n    except OSError:\n        pass"
+    with Session(isolation) as session, pytest.raises(WorkerDied, match="fuera de turno"):
+        session.load([("celda", code)])
 
 
-def _ejecuta(aislamiento, cuerpo: str):
-    with Sesion(aislamiento) as sesion:
-        assert sesion.carga([("celda", cuerpo)]).error is None
-        return sesion.llama("f", Caso(nombre="x", args=(), pista=""))
+def _run(isolation, body: str):
+    with Session(isolation) as session:
+        assert session.load([("celda", body)]).error is None
+        return session.call("f", Case(name="x", args=(), hint=""))
 
 
-def test_worker_sees_none_of_the_graders_environment(aislamiento, monkeypatch):
+def test_worker_sees_none_of_the_graders_environment(isolation, monkeypatch):
     monkeypatch.setenv("SECRETO_DEL_DOCENTE", "1")
-    visto = _ejecuta(aislamiento, "import os\ndef f():\n    return dict(os.environ)").valor
-    assert "SECRETO_DEL_DOCENTE" not in visto and visto["HOME"] != os.environ.get("HOME")
+    seen = _run(isolation, "import os\ndef f():\n    return dict(os.environ)").value
+    assert "SECRETO_DEL_DOCENTE" not in seen and seen["HOME"] != os.environ.get("HOME")
 
 
-def test_worker_reaches_no_network(aislamiento):
-    if aislamiento.nivel == "ninguno":
+def test_worker_reaches_no_network(isolation):
+    if isolation.level == "ninguno":
         pytest.skip("this machine allows no namespaces")
-    codigo = "import socket\ndef f():\n    return socket.create_connection(('127.0.0.1', 9), 1)"
-    assert _ejecuta(aislamiento, codigo).mensaje.startswith("[Errno 101]")
+    code = "import socket\ndef f():\n    return socket.create_connection(('127.0.0.1', 9), 1)"
+    assert _run(isolation, code).message.startswith("[Errno 101]")
 
 
 def test_gradebook_and_hidden_cases_are_invisible_and_the_cover_stays(tmp_path):
     (tmp_path / "gradebook.db").write_text("notas")
-    aislamiento = elige_aislamiento([*carpetas_del_docente(), tmp_path], permitir_ninguno=True)
-    if aislamiento.nivel != FUERTE:
+    isolation = choose_isolation([*teacher_folders(), tmp_path], allow_none=True)
+    if isolation.level != STRONG:
         pytest.skip("this machine allows no mount namespaces")
-    carpetas = [str(c) for c in (tmp_path, *carpetas_del_docente()) if c.is_dir()]
-    codigo = (
+    folders = [str(c) for c in (tmp_path, *teacher_folders()) if c.is_dir()]
+    code = (
         "import os, subprocess\ndef f():\n"
-        f"    carpetas = {carpetas!r}\n"
+        f"    carpetas = {folders!r}\n"
         "    for c in carpetas:\n        subprocess.run(['umount', c], stderr=subprocess.DEVNULL)\n"
         "    return [os.listdir(c) for c in carpetas] + [len(os.listdir('/proc')) > 0]"
     )
-    assert _ejecuta(aislamiento, codigo).valor == [[] for _ in carpetas] + [True]
+    assert _run(isolation, code).value == [[] for _ in folders] + [True]
 
 
 def test_grading_without_isolation_is_refused_unless_allowed(monkeypatch):
-    import minilab_grading.arnes.aislamiento as modulo
+    import minilab_grading.arnes.aislamiento as module
 
-    monkeypatch.setattr(modulo, "_funciona", lambda orden: False)
-    with pytest.raises(SinAislamiento, match="--sin-aislar"):
-        modulo.elige_aislamiento([])
-    assert modulo.elige_aislamiento([], permitir_ninguno=True).nivel == "ninguno"
+    monkeypatch.setattr(module, "_works", lambda command: False)
+    with pytest.raises(NoIsolation, match="--sin-aislar"):
+        module.choose_isolation([])
+    assert module.choose_isolation([], allow_none=True).level == "ninguno"
 
 
-def test_first_of_two_copies_of_a_cell_counts(entrega):
-    cuaderno = entrega({"percentil": "primera"})
-    copia = next(c for c in cuaderno.cells if c.id == "percentil").copy()
-    copia.source = "segunda"
-    cuaderno.cells.append(copia)
-    assert fuentes_de(cuaderno)["percentil"] == "primera"
+def test_first_of_two_copies_of_a_cell_counts(submission):
+    notebook = submission({"percentil": "primera"})
+    duplicate = next(c for c in notebook.cells if c.id == "percentil").copy()
+    duplicate.source = "segunda"
+    notebook.cells.append(duplicate)
+    assert sources_of(notebook)["percentil"] == "primera"
