@@ -63,8 +63,11 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
-        object.__setattr__(self, "stop", tuple(self.stop or ()))
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
+        for name in ("stop", "stop_token_ids"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (list, tuple)):
+                raise RequestError(f"{name} must be a list, got {value!r}", name)
+            object.__setattr__(self, name, tuple(value or ()))
         _check_int("max_tokens", self.max_tokens, low=1, optional=True)
         _check_number("temperature", self.temperature, low=0.0, high=2.0)
         _check_number("top_p", self.top_p, low=0.0, high=1.0)

@@ -57,6 +57,7 @@ class _Active:
 
     request_id: str
     prompt: str | None
+    prompt_token_ids: tuple[int, ...]
     request: Request
     detokenizer: Detokenizer
 
@@ -80,7 +81,8 @@ class EngineCore:
         """Queue a prepared request. request_id is the caller's label; the engine goes by ``request.rid``."""
         tokenizer = self.admission.tokenizer
         detokenizer = Detokenizer(tokenizer.decode, request.params.stop)
-        self._active[request.rid] = _Active(request_id, prompt, request, detokenizer)
+        prompt_ids = tuple(request.token_ids[: request.num_prompt_tokens])
+        self._active[request.rid] = _Active(request_id, prompt, prompt_ids, request, detokenizer)
         self.scheduler.add(request)
 
     def has_work(self) -> bool:
@@ -135,7 +137,7 @@ class EngineCore:
             rid=request.rid,
             request_id=active.request_id,
             prompt=active.prompt,
-            prompt_token_ids=tuple(request.token_ids[: request.num_prompt_tokens]),
+            prompt_token_ids=active.prompt_token_ids,
             outputs=(completion,),
             finished=request.finished,
             metrics=request.metrics,

@@ -140,13 +140,15 @@ def test_stop_ends_open_streams(tiny_model_dir):
 
 
 def test_every_step_is_reported(tiny_model_dir):
-    steps = []
+    """The steps add up to what was computed: all prompt tokens, and every new token but the last of each request."""
+    steps, outputs = [], []
 
     async def main():
         async with running_engine(tiny_model_dir) as engine:
             engine.on_step = steps.append
-            await asyncio.gather(*(collect(engine, f"p {i}") for i in range(4)))
+            outputs.extend(await asyncio.gather(*(collect(engine, f"prompt {i}") for i in range(4))))
 
     run(main())
-    prompt_tokens = sum(s.num_tokens for s in steps) - 4 * 19  # the last token of each request is never computed
-    assert prompt_tokens > 0 and max(s.running for s in steps) <= 4 and all(s.duration_s > 0 for s in steps)
+    prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
+    assert sum(step.num_tokens for step in steps) == prompt_tokens + 4 * (GREEDY.max_tokens - 1)
+    assert max(step.running for step in steps) <= 4 and all(step.duration_s > 0 for step in steps)

@@ -156,6 +156,8 @@ def test_what_cannot_be_served_is_refused_before_it_runs(llm, prompt, params, pa
         ("max_tokens", 0), ("max_tokens", -5), ("max_tokens", 1.5), ("max_tokens", True), ("temperature", -0.1),
         ("temperature", 2.1), ("temperature", float("nan")), ("temperature", "hot"), ("top_p", 0), ("top_p", 1.1),
         ("top_p", float("inf")), ("top_k", -2), ("seed", 2**63), ("seed", 0.5), ("stop", ("",)), ("stop", ("a",) * 5),
+        ("stop", 5),
+        ("stop_token_ids", 5),
         ("stop_token_ids", (-1,)), ("stop_token_ids", ("a",)), ("ignore_eos", 1),
     ],
 )  # fmt: skip
