@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minillm_serve.config import EngineConfig
-from minillm_serve.request import RequestError, RequestOutput, SamplingParams, StructuredOutputsParams
+from minillm_serve.params import RequestError, SamplingParams, StructuredOutputsParams
+from minillm_serve.request import RequestOutput
 
 if TYPE_CHECKING:
     from minillm_serve.engine.llm import LLM

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from minillm_serve import __version__
 from minillm_serve.config import ConfigError
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130

@@ -5,16 +5,17 @@ Both are frozen and hold plain ints, so a plan is at once a unit-test fixture, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from minillm_serve.request import SamplingParams
+from minillm_serve.params import SamplingParams
 
 
 @dataclass(frozen=True)
 class RequestInit:
     """Everything the runner must know about a request that it does not hold (new, or resumed after preemption).
 
-    ``token_ids`` holds prompt and already generated tokens; generation starts at ``num_prompt_tokens``.
+    ``token_ids`` holds prompt and already generated tokens; generation starts at ``num_prompt_tokens``. The keys and
+    values of the first ``num_computed`` are in the cache already (a prefix hit): their blocks lead ``new_blocks``.
     """
 
     rid: int
@@ -22,6 +23,7 @@ class RequestInit:
     num_prompt_tokens: int
     params: SamplingParams
     seed: int
+    num_computed: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,29 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
+class TokenLogprobs:
+    """One position, as the model saw it before penalties, temperature and masks (vLLM's ``raw_logprobs``).
+
+    token, logprob, rank: the token that stands there (rank 1 is the likeliest). top: (token, logprob) of the
+    likeliest ones, best first, as many as were asked for.
+    """
+
+    token: int
+    logprob: float
+    rank: int
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class StepResult:
     """Tokens sampled in one step: request id -> new ids (absent while the request is still in prefill).
 
     failed: requests that could not be continued (a grammar with no way on); they alone end, with an error.
+    logprobs: request id -> one entry per new token, for requests that asked. prompt_logprobs: request id -> (index of
+    the first prompt token described, one entry per prompt token) for the prompt tokens that this step's chunk predicts.
     """
 
     tokens: dict[int, tuple[int, ...]]
     failed: tuple[int, ...] = ()
+    logprobs: dict[int, tuple[TokenLogprobs, ...]] = field(default_factory=dict)
+    prompt_logprobs: dict[int, tuple[int, tuple[TokenLogprobs, ...]]] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minillm_kernels import Ops
-from minillm_serve.config import ModelConfig
+from minillm_serve.model.config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from threading import Lock
 
 from minillm_serve.guided import compile_json_schema
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.request import Request, RequestError, SamplingParams
+from minillm_serve.params import RequestError, SamplingParams
+from minillm_serve.request import Request
 from minillm_serve.runner.batch import Grammar
 
 

@@ -13,7 +13,8 @@ from minillm_serve.config import EngineConfig
 from minillm_serve.engine.build import build_core
 from minillm_serve.engine.core import EngineCore, EngineStats, StepStats
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.request import Request, RequestOutput, SamplingParams
+from minillm_serve.params import SamplingParams
+from minillm_serve.request import Request, RequestOutput
 
 
 class EngineDeadError(RuntimeError):

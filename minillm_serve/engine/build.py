@@ -6,12 +6,14 @@ import torch
 
 from minillm_kernels import resolve
 from minillm_serve.attention.backends import KVCache
-from minillm_serve.config import ConfigError, EngineConfig, ModelConfig
+from minillm_serve.config import ConfigError, EngineConfig
 from minillm_serve.engine.admission import Admission, GrammarCache
 from minillm_serve.engine.core import EngineCore
 from minillm_serve.engine.trace import Trace
 from minillm_serve.kv.block_pool import BlockPool
 from minillm_serve.kv.manager import KVManager
+from minillm_serve.model.config import ModelConfig
+from minillm_serve.model.linear import Unquantized
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.model.loader import Checkpoint
 from minillm_serve.model.store import resolve_model
@@ -46,7 +48,7 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     scheduler = Scheduler(
         kv, config.max_num_seqs, config.max_num_batched_tokens, policy=seams.get(SCHED_POLICY, FCFS)()
     )
-    model = LlamaModel(model_config, load_weights(Checkpoint(folder), model_config, ops, dtype), ops)
+    model = LlamaModel(model_config, load_weights(Checkpoint(folder), model_config, Unquantized(ops), dtype), ops)
     grammars = GrammarCache(tokenizer, model_config.vocab_size)
     runner = Runner(
         model,

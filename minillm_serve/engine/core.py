@@ -19,13 +19,8 @@ from dataclasses import dataclass
 from minillm_serve.engine.admission import Admission
 from minillm_serve.engine.detokenizer import Detokenizer
 from minillm_serve.engine.trace import Trace
-from minillm_serve.request import (
-    CompletionOutput,
-    FinishReason,
-    Request,
-    RequestOutput,
-    SamplingParams,
-)
+from minillm_serve.params import SamplingParams
+from minillm_serve.request import CompletionOutput, FinishReason, Request, RequestOutput
 from minillm_serve.runner.runner import Runner
 from minillm_serve.sched.scheduler import Scheduler
 

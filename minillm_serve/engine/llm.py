@@ -11,7 +11,8 @@ from minillm_serve.engine.build import build_core
 from minillm_serve.engine.core import EngineCore, EngineStats
 from minillm_serve.model.store import DEFAULT_MODEL
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.request import RequestError, RequestOutput, SamplingParams
+from minillm_serve.params import RequestError, SamplingParams
+from minillm_serve.request import RequestOutput
 from minillm_serve.seams import Seams
 
 Prompt = str | Sequence[int]

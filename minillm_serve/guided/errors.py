@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 
 class SchemaError(RequestError):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from minillm_kernels import Ops
-from minillm_serve.config import ModelConfig
+from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.weights import LayerWeights, Weights
 
 
@@ -23,7 +23,7 @@ class Attention(Protocol):
 class LlamaModel:
     """Weights and the forward pass; no state between calls. T tokens of any mix of sequences lie end to end."""
 
-    def __init__(self, config: ModelConfig, weights: Weights[Any], ops: Ops):
+    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops):
         self.config = config
         self.weights = weights
         self.ops = ops
@@ -42,19 +42,19 @@ class LlamaModel:
                 x, residual = ops.add_rms_norm(x, residual, layer.input_norm, eps)
             x = self._attention(index, layer, x, cos, sin, attention)
             x, residual = ops.add_rms_norm(x, residual, layer.post_attention_norm, eps)
-            x = ops.linear(ops.silu_mul(ops.linear(x, layer.gate_up, None)), layer.down, None)
+            x = layer.down(ops.silu_mul(layer.gate_up(x)))
         x, _ = ops.add_rms_norm(x[last], residual[last], weights.final_norm, eps)
-        return ops.linear(x, weights.lm_head, None).float()
+        return weights.lm_head(x).float()
 
     def _attention(
-        self, index: int, layer: LayerWeights[Any], x: Tensor, cos: Tensor, sin: Tensor, attention: Attention
+        self, index: int, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention
     ) -> Tensor:
         """x: [T, hidden] -> [T, hidden]."""
         config = self.config
-        qkv = self.ops.linear(x, layer.qkv, layer.qkv_bias).view(x.shape[0], -1, config.head_dim)
+        qkv = layer.qkv(x).view(x.shape[0], -1, config.head_dim)
         qk, v = qkv.split((config.num_heads + config.num_kv_heads, config.num_kv_heads), dim=1)
         q, k = self.ops.rope(qk, cos, sin).split((config.num_heads, config.num_kv_heads), dim=1)
-        return self.ops.linear(attention.attend(index, q, k, v).flatten(1), layer.output, layer.output_bias)
+        return layer.output(attention.attend(index, q, k, v).flatten(1))
 
 
 def rope_table(config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from minillm_serve.config import ConfigError
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 
 class Tokenizer:

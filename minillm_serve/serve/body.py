@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from fastapi import Request
 
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 from minillm_serve.serve.errors import ApiError
 
 DEFAULT_MAX_BODY_BYTES = 4 * 2**20

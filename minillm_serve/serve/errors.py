@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from minillm_serve.engine.async_engine import EngineDeadError
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 MAX_MESSAGE_CHARS = 1000
 CLIENT_CLOSED_REQUEST = 499

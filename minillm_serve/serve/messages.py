@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 # OpenAI's newer name for the system role; templates of open models know only the older one.
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from minillm_serve.request import RequestError, SamplingParams, StructuredOutputsParams
+from minillm_serve.params import RequestError, SamplingParams, StructuredOutputsParams
 from minillm_serve.serve.messages import MESSAGES_SCHEMA, parse_messages
 from minillm_serve.serve.unsupported import (
     NEUTRAL,

@@ -13,7 +13,8 @@ from typing import Any
 
 from minillm_serve import __version__
 from minillm_serve.engine.async_engine import AsyncEngine
-from minillm_serve.request import FinishReason, Request, RequestError, RequestOutput, SamplingParams
+from minillm_serve.params import RequestError, SamplingParams
+from minillm_serve.request import FinishReason, Request, RequestOutput
 from minillm_serve.serve.errors import ApiError
 from minillm_serve.serve.metrics import Metrics
 

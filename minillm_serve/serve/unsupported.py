@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),

@@ -89,7 +89,7 @@ def test_minutes_add_up_to_the_class():
 
 
 def test_kv_cache_figures_follow_from_the_model_shape():
-    from minillm_serve.config import ModelConfig
+    from minillm_serve.model.config import ModelConfig
 
     smollm = ModelConfig.from_hf(
         {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_model import train_tokenizer
+from tiny_model import SPECIAL_TOKENS, train_tokenizer
 
 from minillm_serve.engine.detokenizer import Detokenizer
 
 TOKENIZER = train_tokenizer(512)
+# This raw encoder reads a control token's spelling as the token, which decoding then leaves out.
+TEXT = st.text(max_size=40).filter(lambda text: not any(token in text for token in SPECIAL_TOKENS))
 
 
 def decode(ids):
@@ -21,7 +23,7 @@ def encode(text):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(max_size=40))
+@given(TEXT)
 def test_pieces_add_up_to_the_whole_text(text):
     detokenizer, seen = Detokenizer(decode), ""
     for token in encode(text):

@@ -9,7 +9,7 @@ import pytest
 from guided_tools import accepts_text, byte_level, compiled
 
 from minillm_serve.guided import SchemaError, compile_json_schema
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 UNSUPPORTED = {
     "pattern": "a+",

@@ -9,7 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from minillm_kernels import resolve
 from minillm_serve.attention.backends import KVCache
-from minillm_serve.config import ConfigError, ModelConfig
+from minillm_serve.config import ConfigError
+from minillm_serve.model.config import ModelConfig
+from minillm_serve.model.linear import Unquantized
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.model.loader import Checkpoint
 from minillm_serve.model.weights import load_weights
@@ -32,7 +34,7 @@ def test_logits_equal_transformers(folder, backend):
     """A whole prompt at once, then the same prompt in three ragged chunks beside a second sequence."""
     config = ModelConfig.from_folder(folder)
     ops = resolve(backend)
-    model = LlamaModel(config, load_weights(Checkpoint(folder), config, ops, torch.float32), ops)
+    model = LlamaModel(config, load_weights(Checkpoint(folder), config, Unquantized(ops), torch.float32), ops)
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(0)
     first, second = torch.randint(3, config.vocab_size, (23,)), torch.randint(3, config.vocab_size, (6,))
@@ -72,7 +74,7 @@ def test_bfloat16_stays_near_fp32(folder):
     logits = []
     with torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):
-            model = LlamaModel(config, load_weights(Checkpoint(folder), config, ops, dtype), ops)
+            model = LlamaModel(config, load_weights(Checkpoint(folder), config, Unquantized(ops), dtype), ops)
             cache = KVCache(config, ops, 2, 16, dtype)
             attention = cache.plan(torch.arange(17), torch.tensor([[0, 1]]), [17], [17])
             logits.append(model.forward(ids, positions, attention, torch.arange(17)))

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from minillm_serve.config import ConfigError
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.request import RequestError
+from minillm_serve.params import RequestError
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "¿Qué tal? 🙂"}]
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm_serve.kv.manager import KVManager
+from minillm_serve.params import SamplingParams
 from minillm_serve.plan import StepPlan, StepResult
-from minillm_serve.request import FinishReason, Request, SamplingParams
+from minillm_serve.request import FinishReason, Request
 from minillm_serve.sched.scheduler import Scheduler
 
 EOS = 3
