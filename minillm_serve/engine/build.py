@@ -20,6 +20,7 @@ from minillm_serve.model.store import resolve_model
 from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.model.weights import load_weights
 from minillm_serve.runner.batch import PersistentBatch
+from minillm_serve.runner.memory import num_kv_blocks
 from minillm_serve.runner.runner import Runner
 from minillm_serve.sample.sampler import sample
 from minillm_serve.sched.policy import FCFS
@@ -42,13 +43,13 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     max_model_len = _max_model_len(config, model_config)
     dtype = getattr(torch, config.dtype)
     ops = resolve("cpu")
-    num_blocks = config.num_kv_blocks or _blocks_in(config, model_config, dtype.itemsize)
+    model = LlamaModel(model_config, load_weights(Checkpoint(folder), model_config, Unquantized(ops), dtype), ops)
+    num_blocks = num_kv_blocks(config, model_config.kv_elements_per_token * dtype.itemsize, max_model_len)
 
     kv = KVManager(num_blocks, config.block_size, seams.get(KV_BLOCK_POOL, BlockPool))
     scheduler = Scheduler(
         kv, config.max_num_seqs, config.max_num_batched_tokens, policy=seams.get(SCHED_POLICY, FCFS)()
     )
-    model = LlamaModel(model_config, load_weights(Checkpoint(folder), model_config, Unquantized(ops), dtype), ops)
     grammars = GrammarCache(tokenizer, model_config.vocab_size)
     runner = Runner(
         model,
@@ -71,13 +72,3 @@ def _max_model_len(config: EngineConfig, model: ModelConfig) -> int:
             "the model was trained for"
         )
     return config.max_model_len
-
-
-def _blocks_in(config: EngineConfig, model: ModelConfig, item_bytes: int) -> int:
-    block_bytes = model.kv_elements_per_token * item_bytes * config.block_size
-    blocks = config.kv_cache_memory_bytes // block_bytes
-    if blocks < 1:
-        raise ConfigError(
-            f"kv_cache_memory_bytes {config.kv_cache_memory_bytes} holds no block: one takes {block_bytes} bytes"
-        )
-    return blocks

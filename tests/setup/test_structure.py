@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"config", "params", "request", "plan", "seams"},
     *({name} for name in ("kv", "sched", "guided", "spec", "model", "quant", "attention", "sample", "runner")),
-    *({name} for name in ("engine", "serve", "deploy", "bench", "compare", "cli")),
+    *({name} for name in ("engine", "serve", "deploy", "compare", "bench", "cli")),
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 STANDALONE = {"__init__", "setup_env"}  # the package's front door, and a script that the system's Python runs by path
