@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from minillm_kernels import ref
+from minillm_kernels import kv_cache, ref
+from minillm_kernels.cpu.build import library
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,19 @@ class Ops:
     """Shapes: T tokens of all sequences laid end to end, B sequences, H query heads, G KV heads, D head size.
 
     rms_norm(x [T, N], weight [N], eps) -> [T, N]
-    add_rms_norm(x [T, N], residual [T, N], weight [N], eps) -> (normed, x + residual)
-    rope(qk [T, heads, D], cos [T, D/2], sin [T, D/2]) -> [T, heads, D]
+    add_rms_norm(x [T, N], residual [T, N], weight [N], eps) -> (normed, x + residual); may overwrite residual
+    rope(qk [T, heads, D] (a slice of qkv), cos [T, D/2], sin [T, D/2]) -> [T, heads, D]; may rotate qk in place
     silu_mul(gate_up [T, 2*N]) -> [T, N]
+    gelu_tanh_mul(gate_up [T, 2*N]) -> [T, N]
     pack_linear(weight [out, in]) -> packed; linear(x [T, in], packed, bias [out] | None) -> [T, out]
-    write_kv(k [T, G, D], v [T, G, D], kv_cache [blocks, block_size, 2, G, D], slots [T]) -> None
+    pack_linear_int8(weight) -> packed; linear_int8(x [T, in], packed, bias) -> [T, out]: 8-bit weights and activations
+    make_kv_cache(num_layers, num_blocks, block_size, G, D, dtype, quantized) -> one opaque cache per layer
+    kv_bytes_per_token(G, D, dtype, quantized) -> bytes of one token in one layer of it
+    argmax(x [S, N]) -> [S] int64, the first of the largest
+    write_kv(k [T, G, D], v [T, G, D], cache, slots [T]) -> None
     plan_attention(tables [B, max_blocks], seq_lens, query_lens (B ints each), block_size) -> plan, once per step
-    attention(q [T, H, D], kv_cache, plan) -> [T, H, D]
+    attention(q [T, H, D], cache, plan, scale, window) -> [T, H, D]; window 0: a token sees all before it
+    attend(q, k, v, cache, slots, plan, scale, window) -> [T, H, D]: write_kv, then attention, in one call
     """
 
     name: str
@@ -34,25 +41,57 @@ class Ops:
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = ref.add_rms_norm
     rope: Callable[[Tensor, Tensor, Tensor], Tensor] = ref.rope
     silu_mul: Callable[[Tensor], Tensor] = ref.silu_mul
+    gelu_tanh_mul: Callable[[Tensor], Tensor] = ref.gelu_tanh_mul
     pack_linear: Callable[[Tensor], Any] = ref.pack_linear
     linear: Callable[[Tensor, Any, Tensor | None], Tensor] = ref.linear
-    write_kv: Callable[[Tensor, Tensor, Tensor, Tensor], None] = ref.write_kv
+    pack_linear_int8: Callable[[Tensor], Any] = ref.pack_linear_int8
+    linear_int8: Callable[[Tensor, Any, Tensor | None], Tensor] = ref.linear_int8
+    make_kv_cache: Callable[..., list[Any]] = kv_cache.make_kv_cache
+    kv_bytes_per_token: Callable[..., int] = kv_cache.kv_bytes_per_token
+    argmax: Callable[[Tensor], Tensor] = ref.argmax
+    write_kv: Callable[[Tensor, Tensor, Any, Tensor], None] = ref.write_kv
     plan_attention: Callable[[Tensor, Sequence[int], Sequence[int], int], Any] = ref.plan_attention
-    attention: Callable[[Tensor, Tensor, Any], Tensor] = ref.attention
+    attention: Callable[[Tensor, Any, Any, float, int], Tensor] = ref.attention
+    attend: Callable[[Tensor, Tensor, Tensor, Any, Tensor, Any, float, int], Tensor] = ref.attend
 
 
-def resolve(backend: str) -> Ops:
-    """The table for ``"ref"`` or ``"cpu"``. Raises ValueError for any other name."""
+def resolve(backend: str = "auto") -> Ops:
+    """The table of a backend: ``"ref"``, ``"torch"`` (faster, nothing to compile), ``"cpp"`` or ``"auto"``.
+
+    ``"auto"`` is ``"cpp"`` where the C++ kernels compile, else ``"torch"``. Raises ValueError for any other name, and
+    RuntimeError for ``"cpp"`` where there is no compiler.
+    """
     if backend == "ref":
         return Ops("ref")
-    if backend == "cpu":
-        from minillm_kernels.cpu import attention, linear
+    if backend == "torch" or (backend == "auto" and library() is None):
+        return Ops("torch", **_torch_rows())
+    if backend in ("cpp", "auto"):
+        return Ops("cpp", **(_torch_rows() | _compiled_rows()))
+    raise ValueError(f"unknown kernel backend {backend!r}; known: 'ref', 'torch', 'cpp', 'auto'")
 
-        return Ops(
-            "cpu",
-            pack_linear=linear.pack_linear,
-            linear=linear.linear,
-            plan_attention=attention.plan_attention,
-            attention=attention.attention,
-        )
-    raise ValueError(f"unknown kernel backend {backend!r}; known: 'ref', 'cpu'")
+
+def _torch_rows() -> dict[str, Callable]:
+    from minillm_kernels.cpu import attention_torch, int8_torch, linear_torch
+
+    return {
+        "pack_linear": linear_torch.pack_linear,
+        "linear": linear_torch.linear,
+        "linear_int8": int8_torch.linear_int8,
+        "plan_attention": attention_torch.plan_attention,
+        "attention": attention_torch.attention,
+        "attend": attention_torch.attend,
+    }
+
+
+def _compiled_rows() -> dict[str, Callable]:
+    if library() is None:
+        raise RuntimeError("the C++ kernels are not available: no compiler (g++ or clang++), or MINILLM_COMPILE=0")
+    from minillm_kernels.cpu import attention_cpp, int8_cpp, linear_cpp, pointwise_cpp
+
+    rows = {
+        pointwise_cpp: ("rms_norm", "add_rms_norm", "rope", "silu_mul", "gelu_tanh_mul", "argmax"),
+        attention_cpp: ("make_kv_cache", "kv_bytes_per_token", "write_kv", "plan_attention", "attention", "attend"),
+        linear_cpp: ("pack_linear", "linear"),
+        int8_cpp: ("pack_linear_int8", "linear_int8"),
+    }
+    return {name: getattr(module, name) for module, names in rows.items() for name in names}

@@ -18,6 +18,10 @@ Run = Callable[[argparse.Namespace], int | None]
 LAZY = {
     "serve": ("minillm_serve.serve.main", "serve a model over the OpenAI API"),
     "demo": ("minillm_serve.bench.demo", "serve the real model to fifty clients and measure it"),
+    "stages": ("minillm_serve.bench.stage_table", "run the engine's story stage by stage and time each"),
+    "bench": ("minillm_serve.bench.main", "measure throughput, latency, prefix cache or stages"),
+    "compare": ("minillm_serve.compare.main", "install and list the engines that benchmarks compare with"),
+    "trace": ("minillm_serve.bench.trace_command", "replay, draw or anonymise a trace of the engine"),
 }
 EXTRAS = {
     "compare": ("transformers", "openai", "jsonschema", "matplotlib"),
@@ -112,6 +116,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=64, help="new tokens at most (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="makes sampling repeatable")
+    parser.add_argument("--quantization", default=None, help="int8: 8-bit weights and activations (default: none)")
     parser.add_argument("--raw", action="store_true", help="continue the text as it is, without the chat template")
     parser.set_defaults(run=_generate)
 
@@ -120,7 +125,7 @@ def _generate(args: argparse.Namespace) -> None:
     from minillm_serve import LLM, SamplingParams
 
     params = SamplingParams(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
-    llm = LLM(model=args.model)
+    llm = LLM(model=args.model, quantization=args.quantization)
     try:
         if args.raw:
             [output] = llm.generate(args.prompt, params)

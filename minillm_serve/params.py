@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -21,6 +22,8 @@ class RequestError(ValueError):
 
 
 MAX_STOP_STRINGS = 4
+MAX_SEQUENCES = 16_384  # vLLM's VLLM_MAX_N_SEQUENCES: one request must not fill the queue by itself
+WHOLE_VOCABULARY = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,36 +46,82 @@ class StructuredOutputsParams:
 class SamplingParams:
     """How to pick each next token and when to stop; field names and meanings follow vLLM.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 or -1 keeps every token. ``seed`` makes the output a function of the
-    request alone, whatever else is in the batch. ``max_tokens`` None means "until the context is full".
-    ``stop`` strings never appear in the output. Raises :class:`RequestError` on any value outside its range.
+    How many. n: completions of one prompt. best_of: sequences generated, of which the n with the highest cumulative
+    log-probability are returned (None: n). Greedy ones would all be the same: temperature 0 wants n = 1.
+
+    Which token. temperature 0 is greedy. top_k 0 or -1 keeps every token. top_p in (0, 1], the nucleus. min_p in
+    [0, 1], relative to the likeliest token (Nguyen et al. 2024, arXiv:2407.01082). typical_p in (0, 1], 1 is off
+    (Meister et al. 2022, arXiv:2202.00666). presence_penalty and frequency_penalty in [-2, 2] look at generated
+    tokens; repetition_penalty > 0 (Keskar et al. 2019, arXiv:1909.05858), 1 is off, looks at the prompt too.
+    logit_bias: token id -> [-100, 100] added to its logit (ids may be strings of digits, as JSON has them).
+    allowed_token_ids: no other token is ever drawn. bad_words: texts that must not be generated; bad_words_ids: the
+    same as token sequences (the engine adds those of bad_words when it admits the request). seed makes the output a
+    function of the request alone, whatever else is in the batch.
+
+    When to stop. max_tokens None means "until the context is full". min_tokens: before so many, EOS and
+    stop_token_ids cannot be drawn and stop strings do not count. ignore_eos: EOS is a token like any other.
+    ``stop`` strings end the text, and appear in it only with include_stop_str_in_output.
+
+    What is told. logprobs, prompt_logprobs: None for none, k for the token that stands there plus the k likeliest,
+    -1 for the whole vocabulary. skip_special_tokens: leave them out of the text.
+
+    Raises :class:`RequestError` on any value outside its range.
     """
 
-    max_tokens: int | None = 16
+    n: int = 1
+    best_of: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
     ignore_eos: bool = False
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    logit_bias: Mapping[int, float] | None = None
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    skip_special_tokens: bool = True
     structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        for name in ("stop", "stop_token_ids"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, (list, tuple)):
-                raise RequestError(f"{name} must be a list, got {value!r}", name)
-            object.__setattr__(self, name, tuple(value or ()))
-        _check_int("max_tokens", self.max_tokens, low=1, optional=True)
+            self._set("stop", (self.stop,))
+        for name in ("stop", "stop_token_ids", "bad_words", "bad_words_ids"):
+            self._set(name, _as_tuple(name, getattr(self, name)))
+        self._check_numbers()
+        self._check_stops()
+        self._check_tokens()
+        self._check_together()
+
+    def _check_numbers(self) -> None:
+        _check_int("n", self.n, low=1, high=MAX_SEQUENCES)
+        _check_int("best_of", self.best_of, low=1, high=MAX_SEQUENCES, optional=True)
+        _check_number("presence_penalty", self.presence_penalty, low=-2.0, high=2.0)
+        _check_number("frequency_penalty", self.frequency_penalty, low=-2.0, high=2.0)
+        _check_number("repetition_penalty", self.repetition_penalty, low=0.0, open_low=True)
         _check_number("temperature", self.temperature, low=0.0, high=2.0)
-        _check_number("top_p", self.top_p, low=0.0, high=1.0)
-        if self.top_p == 0:
-            raise RequestError("top_p must be in (0, 1], got 0", "top_p")
+        _check_number("top_p", self.top_p, low=0.0, high=1.0, open_low=True)
+        _check_number("min_p", self.min_p, low=0.0, high=1.0)
+        _check_number("typical_p", self.typical_p, low=0.0, high=1.0, open_low=True)
         _check_int("top_k", self.top_k, low=-1)
         _check_int("seed", self.seed, low=-(2**63), high=2**63 - 1, optional=True)
+        _check_int("max_tokens", self.max_tokens, low=1, optional=True)
+        _check_int("min_tokens", self.min_tokens, low=0)
+        _check_int("logprobs", self.logprobs, low=WHOLE_VOCABULARY, optional=True)
+        _check_int("prompt_logprobs", self.prompt_logprobs, low=WHOLE_VOCABULARY, optional=True)
+
+    def _check_stops(self) -> None:
         if len(self.stop) > MAX_STOP_STRINGS:
             raise RequestError(f"at most {MAX_STOP_STRINGS} stop strings are allowed, got {len(self.stop)}", "stop")
         for text in self.stop:
@@ -80,12 +129,72 @@ class SamplingParams:
                 raise RequestError("each stop string must be a non-empty string", "stop")
         for token in self.stop_token_ids:
             _check_int("stop_token_ids", token, low=0)
-        if not isinstance(self.ignore_eos, bool):
-            raise RequestError("ignore_eos must be true or false", "ignore_eos")
+        for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name} must be true or false, got {getattr(self, name)!r}", name)
+
+    def _check_tokens(self) -> None:
+        if self.logit_bias is not None:
+            self._set("logit_bias", _logit_bias(self.logit_bias))
+        if self.allowed_token_ids is not None:
+            self._set("allowed_token_ids", _as_tuple("allowed_token_ids", self.allowed_token_ids))
+            if not self.allowed_token_ids:
+                raise RequestError("allowed_token_ids must name at least one token", "allowed_token_ids")
+            for token in self.allowed_token_ids:
+                _check_int("allowed_token_ids", token, low=0)
+        for text in self.bad_words:
+            if not isinstance(text, str) or not text.strip():
+                raise RequestError(f"each bad word must be a non-blank string, got {text!r}", "bad_words")
+        for sequence in self.bad_words_ids:
+            if not isinstance(sequence, (list, tuple)) or not sequence:
+                raise RequestError("each of bad_words_ids must be a non-empty list of token ids", "bad_words_ids")
+            for token in sequence:
+                _check_int("bad_words_ids", token, low=0)
+        self._set("bad_words_ids", tuple(map(tuple, self.bad_words_ids)))
+
+    def _check_together(self) -> None:
+        if self.best_of is not None and self.best_of < self.n:
+            raise RequestError(f"best_of must be at least n = {self.n}, got {self.best_of}", "best_of")
+        if self.greedy and self.num_sequences > 1:
+            name = "n" if self.n > 1 else "best_of"
+            raise RequestError(f"{name} must be 1 when temperature is 0, got {getattr(self, name)}", name)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise RequestError(
+                f"min_tokens must be at most max_tokens = {self.max_tokens}, got {self.min_tokens}", "min_tokens"
+            )
+        if self.min_tokens and self.structured_outputs is not None:
+            raise RequestError("min_tokens contradicts structured_outputs, whose grammar decides the end", "min_tokens")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences to generate for one prompt."""
+        return self.n if self.best_of is None else self.best_of
+
+
+def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise RequestError(f"{name} must be a list, got {value!r}", name)
+    return tuple(value or ())
+
+
+def _logit_bias(value: Any) -> dict[int, float]:
+    """Keys as ints, values as floats, in a dict that nobody else holds."""
+    if not isinstance(value, Mapping):
+        raise RequestError(f"logit_bias must map token ids to numbers, got {value!r}", "logit_bias")
+    bias: dict[int, float] = {}
+    for key, amount in value.items():
+        token = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() else key
+        _check_int("logit_bias", token, low=0)
+        _check_number("logit_bias", amount, low=-100.0, high=100.0)
+        bias[token] = float(amount)
+    return bias
 
 
 def _check_int(name: str, value: Any, low: int, high: int | None = None, optional: bool = False) -> None:
@@ -98,8 +207,13 @@ def _check_int(name: str, value: Any, low: int, high: int | None = None, optiona
         raise RequestError(f"{name} must be {limit}, got {value}", name)
 
 
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
+def _check_number(name: str, value: Any, low: float, high: float | None = None, open_low: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         raise RequestError(f"{name} must be a finite number, got {value!r}", name)
-    if not low <= value <= high:
-        raise RequestError(f"{name} must be between {low:g} and {high:g}, got {value:g}", name)
+    too_low = value <= low if open_low else value < low
+    if too_low or (high is not None and value > high):
+        if high is not None:
+            limit = f"in {'(' if open_low else '['}{low:g}, {high:g}]"
+        else:
+            limit = f"{'greater than' if open_low else 'at least'} {low:g}"
+        raise RequestError(f"{name} must be {limit}, got {value:g}", name)

@@ -14,9 +14,9 @@ SCHED_POLICY = "sched.policy"
 SAMPLE = "sample"
 
 SEAMS: Mapping[str, str] = {
-    KV_BLOCK_POOL: "factory(num_blocks) -> allocate, free, refs, num_free, num_used; see kv.block_pool.BlockPool",
-    SCHED_POLICY: "factory() -> next_to_admit, victim; see sched.policy.FCFS",
-    SAMPLE: "function(logits, settings) -> token ids; see sample.sampler.sample",
+    KV_BLOCK_POOL: "factory(num_blocks) -> allocate, free, share, refs, num_free; see kv.block_pool.BlockPool",
+    SCHED_POLICY: "factory() -> rank; see sched.policy.Policy",
+    SAMPLE: "function(logits, settings) -> token ids, none whose logit is -inf; see sample.sampler.sample",
 }
 
 

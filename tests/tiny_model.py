@@ -1,4 +1,4 @@
-"""A tiny random Llama model in Hugging Face format, made on the spot: the model of the unit tests."""
+"""Tiny random models in Hugging Face format, made on the spot: the models of the unit tests."""
 
 from __future__ import annotations
 
@@ -50,13 +50,37 @@ CONFIG: dict[str, Any] = {
     "pad_token_id": 0,
     "torch_dtype": "float32",
 }
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 7},
+    "qwen2": {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_hidden_layers": 3, "sliding_window": 5,
+        "use_sliding_window": True, "max_window_layers": 1, "tie_word_embeddings": True,
+    },
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 24, "rope_theta": 1e6},
+    "smollm3": {
+        "architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "num_hidden_layers": 3, "sliding_window": 6,
+        "use_sliding_window": True, "no_rope_layer_interval": 2, "tie_word_embeddings": True,
+    },
+    "gemma": {
+        "architectures": ["GemmaForCausalLM"], "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh",
+        "num_key_value_heads": 1, "head_dim": 32, "tie_word_embeddings": True,
+    },
+    "gemma3": {
+        "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh",
+        "head_dim": 32, "query_pre_attn_scalar": 20, "sliding_window": 6, "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
 
 
 def build_tiny_model(folder: Path, *, seed: int = 0, **overrides: Any) -> Path:
     """Write config, tokenizer and random float32 weights into ``folder`` and return it.
 
     overrides: keys of Hugging Face's ``config.json``, such as ``hidden_size=72, num_attention_heads=9,
-    num_key_value_heads=3, tie_word_embeddings=True, attention_bias=True``. Same seed and overrides: same bytes.
+    num_key_value_heads=3, tie_word_embeddings=True, attention_bias=True`` or ``**FAMILIES["qwen3"]``. Same seed and
+    overrides: same bytes.
     """
     config = CONFIG | overrides
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,12 +128,17 @@ def random_weights(config: dict[str, Any], seed: int) -> dict[str, torch.Tensor]
     hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or hidden // heads
+    family = config["model_type"]
+    gemma = family.startswith("gemma")
 
     def matrix(rows: int, columns: int, gain: float = 1.5) -> torch.Tensor:
         return torch.randn(rows, columns, generator=generator) * (gain / columns**0.5)
 
-    def norm() -> torch.Tensor:
-        return 1.0 + 0.2 * torch.randn(hidden, generator=generator)
+    def norm(size: int = hidden) -> torch.Tensor:
+        return (0.0 if gemma else 1.0) + 0.2 * torch.randn(size, generator=generator)
+
+    def bias(size: int) -> torch.Tensor:
+        return 0.3 * torch.randn(size, generator=generator)
 
     weights = {"model.embed_tokens.weight": 0.5 * torch.randn(vocab, hidden, generator=generator)}
     for layer in range(config["num_hidden_layers"]):
@@ -118,14 +147,23 @@ def random_weights(config: dict[str, Any], seed: int) -> dict[str, torch.Tensor]
         for name, count in rows.items():
             weights[f"{prefix}self_attn.{name}.weight"] = matrix(count, hidden)
         weights[f"{prefix}self_attn.o_proj.weight"] = matrix(hidden, heads * head_dim, gain=3.0)
-        if config["attention_bias"]:
-            for name, count in {**rows, "o_proj": hidden}.items():
-                weights[f"{prefix}self_attn.{name}.bias"] = 0.3 * torch.randn(count, generator=generator)
+        if config["attention_bias"] or family == "qwen2":
+            for name, count in (rows if family == "qwen2" else {**rows, "o_proj": hidden}).items():
+                weights[f"{prefix}self_attn.{name}.bias"] = bias(count)
         weights[f"{prefix}mlp.gate_proj.weight"] = matrix(inner, hidden)
         weights[f"{prefix}mlp.up_proj.weight"] = matrix(inner, hidden)
         weights[f"{prefix}mlp.down_proj.weight"] = matrix(hidden, inner, gain=3.0)
         weights[f"{prefix}input_layernorm.weight"] = norm()
         weights[f"{prefix}post_attention_layernorm.weight"] = norm()
+        if family in ("qwen3", "gemma3_text"):
+            weights[f"{prefix}self_attn.q_norm.weight"] = norm(head_dim)
+            weights[f"{prefix}self_attn.k_norm.weight"] = norm(head_dim)
+        if family == "gemma3_text":
+            weights[f"{prefix}pre_feedforward_layernorm.weight"] = norm()
+            weights[f"{prefix}post_feedforward_layernorm.weight"] = norm()
+        if config["mlp_bias"]:
+            for name, count in {"gate_proj": inner, "up_proj": inner, "down_proj": hidden}.items():
+                weights[f"{prefix}mlp.{name}.bias"] = bias(count)
     weights["model.norm.weight"] = norm()
     if not config["tie_word_embeddings"]:
         weights["lm_head.weight"] = matrix(vocab, hidden, gain=4.0)

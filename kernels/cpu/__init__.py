@@ -1,1 +1,1 @@
-"""Faster versions of the ops for x86 and ARM CPUs, with nothing to compile."""
+"""The ops for CPUs: ``*_cpp`` in C++ compiled on first use (x86 and ARM), ``*_torch`` with nothing to compile."""

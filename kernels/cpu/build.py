@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch  # noqa: F401  its OpenMP runtime must be in the process first: two thread pools would fight for the cores
@@ -41,6 +42,15 @@ def library() -> ctypes.CDLL | None:
     except (BuildError, OSError) as error:
         warnings.warn(f"the C++ kernels are not used, torch's are: {error}", RuntimeWarning, stacklevel=2)
         return None
+
+
+def bind(name: str, argtypes: list[type]) -> Callable[..., int]:
+    """A function of the compiled library. Raises RuntimeError where there is none."""
+    if (lib := library()) is None:
+        raise RuntimeError("the C++ kernels need a compiler (g++ or clang++); use the 'torch' backend without one")
+    function = getattr(lib, name)
+    function.argtypes, function.restype = argtypes, ctypes.c_int
+    return function
 
 
 def find_compiler() -> str | None:

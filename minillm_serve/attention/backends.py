@@ -17,32 +17,51 @@ from minillm_serve.model.config import ModelConfig
 class PagedAttention:
     """One step's attention over the paged cache: the object the model calls once per layer.
 
-    kv_cache: [layers, blocks, block_size, 2, kv_heads, head_dim]; slots: [T] where this step's tokens are written;
-    plan: from ``ops.plan_attention``, shared by all layers.
+    slots: [T] where this step's tokens are written; plan: from ``ops.plan_attention``, shared by all layers.
     """
 
-    ops: Ops
-    kv_cache: Tensor
+    cache: KVCache
     slots: Tensor
     plan: Any
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Write this step's k, v: [T, kv_heads, head_dim], then attend. q: [T, heads, head_dim] -> the same shape."""
-        self.ops.write_kv(k, v, self.kv_cache[layer], self.slots)
-        return self.ops.attention(q, self.kv_cache[layer], self.plan)
+        """Write this step's k, v: [T, kv_heads, head_dim], then attend. q: [T, heads, head_dim] -> the same shape.
+
+        All tokens are written before any query reads: a sequence may read blocks that another fills in this step.
+        """
+        cache = self.cache
+        window = cache.windows[layer]
+        return cache.ops.attend(q, k, v, cache.layers[layer], self.slots, self.plan, cache.scale, window)
 
 
 class KVCache:
-    """The tensor behind the block tables. Contiguous KV is this with ``block_size = max_model_len``."""
+    """The storage behind the block tables. Contiguous KV is this with ``block_size = max_model_len``.
 
-    def __init__(self, config: ModelConfig, ops: Ops, num_blocks: int, block_size: int, dtype: torch.dtype):
+    dtype: the model's; ``quantized`` keeps keys and values in int8 with one scale per token and head.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        ops: Ops,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        quantized: bool = False,
+    ):
         self.ops = ops
         self.block_size = block_size
-        shape = (config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim)
-        # Zeros, not whatever memory held: positions past a sequence's end are masked, and 0 * NaN would survive that.
-        self.data = torch.zeros(shape, dtype=dtype)
+        self.scale = config.attention_scale
+        self.windows = config.sliding_windows
+        self.layers = ops.make_kv_cache(
+            config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim, dtype, quantized
+        )
+
+    @staticmethod
+    def bytes_per_token(config: ModelConfig, ops: Ops, dtype: torch.dtype, quantized: bool = False) -> int:
+        """What one token takes in all layers: the pool's size follows from it."""
+        return config.num_layers * ops.kv_bytes_per_token(config.num_kv_heads, config.head_dim, dtype, quantized)
 
     def plan(self, slots: Tensor, tables: Tensor, seq_lens: Sequence[int], query_lens: Sequence[int]) -> PagedAttention:
         """Bind one step. tables: [B, max_blocks]; the last query_lens[b] of seq_lens[b] tokens are new."""
-        plan = self.ops.plan_attention(tables, seq_lens, query_lens, self.block_size)
-        return PagedAttention(self.ops, self.data, slots, plan)
+        return PagedAttention(self, slots, self.ops.plan_attention(tables, seq_lens, query_lens, self.block_size))

@@ -64,6 +64,16 @@ def memory_gib() -> float | None:
         return None
 
 
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process since it began, in MiB (0 where the system does not tell: Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
 def git_commit() -> str | None:
     """Commit of the source tree this package runs from, «+changes» when the tree differs; None outside a clone."""
     root = Path(__file__).resolve().parents[2]

@@ -1,6 +1,6 @@
 """The scheduler's Gantt chart: what every request did in every step, drawn from the engine's trace.
 
-Pure functions from the trace (``minillm-trace/1``, see :mod:`minillm_serve.engine`) to bars, SVG and an HTML table.
+Pure functions from the trace (``minillm-trace/2``, see :mod:`minillm_serve.engine.trace`) to bars, SVG and a table.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from html import escape
 from typing import Any
 
 from minillm_serve.bench import svg
+from minillm_serve.engine.trace import TraceError, duration, read_trace
 
-SCHEMA = "minillm-trace/1"
 KINDS = {
     "prefill": ("prefill (prompt tokens)", svg.VERMILLION),
     "decode": ("decode (one token)", svg.BLUE),
     "recompute": ("recompute after preemption", svg.PURPLE),
 }
+CACHED = ("prefix hit (found in the cache)", svg.GREEN)
 
 Trace = dict[str, Any]
 
 
-class TraceError(ValueError):
-    """The trace is not what the engine writes, or holds nothing to draw."""
-
-
 @dataclass(frozen=True)
 class Bar:
-    """One request in one step: ``tokens`` computed between ``start`` and ``start + duration`` (seconds)."""
+    """One request in one step: ``tokens`` computed between ``start`` and ``start + duration`` (seconds).
+
+    cached: tokens of a prefix hit, which the step found in the cache instead of computing them.
+    """
 
     request: str
     step: int
@@ -36,78 +36,74 @@ class Bar:
     duration: float
     tokens: int
     kind: str
+    cached: int = 0
 
 
 def select(trace: Trace, ids: Collection[str]) -> Trace:
-    """The part of a trace about the requests with these external ids, its clock shifted to their first arrival.
+    """The part of a trace about the requests with these labels, its clock shifted to their first arrival: to be drawn.
 
     The server names a request ``chatcmpl-<X-Request-Id>``; an id matches with or without such a prefix. Raises
-    :class:`TraceError` when an id is not in the trace.
+    :class:`TraceError` when an id is not in the trace. The plans are no longer whole, so the events go.
     """
-    _check(trace)
-    rows = {r["id"]: rid for rid, r in trace["requests"].items()}
-    rows |= {external.split("-", 1)[1]: rid for external, rid in rows.items() if "-" in external} | rows
+    trace = read_trace(trace)
+    rows: dict[str, set[str]] = {}
+    for rid, request in trace["requests"].items():
+        label = request["id"]
+        for name in {label, label.partition("-")[2] or label}:
+            rows.setdefault(name, set()).add(rid)
     missing = [name for name in ids if name not in rows]
     if missing:
         raise TraceError(f"{len(missing)} requests are not in the trace, the first one is {missing[0]!r}")
-    keep = {rows[name] for name in ids}
+    keep = set().union(*(rows[name] for name in ids))
     if not keep:
         raise TraceError("no request was selected")
     origin = min(trace["requests"][rid]["arrival"] for rid in keep)
     requests = {rid: _shifted(r, origin) for rid, r in trace["requests"].items() if rid in keep}
-    steps = []
-    for step in trace["steps"]:
-        tokens = {rid: n for rid, n in step["num_tokens"].items() if rid in keep}
-        preempted = [rid for rid in step.get("preempted", ()) if str(rid) in keep]
-        if tokens or preempted:
-            steps.append(step | {"start": step["start"] - origin, "num_tokens": tokens, "preempted": preempted})
-    return trace | {"requests": requests, "steps": steps}
+    steps = [_part(step, keep, origin) for step in trace["steps"]]
+    steps = [step for step in steps if step["num_tokens"] or step["preempted"]]
+    return trace | {"requests": requests, "steps": steps, "events": []}
+
+
+def _part(step: dict[str, Any], keep: set[str], origin: float) -> dict[str, Any]:
+    """What a step did for the requests in ``keep``."""
+    by_request = ("num_tokens", "new_requests", "new_blocks", "tokens")
+    lists = ("preempted", "finished", "failed")
+    return (
+        step
+        | {"start": step["start"] - origin}
+        | {name: {rid: v for rid, v in step.get(name, {}).items() if rid in keep} for name in by_request}
+        | {name: [rid for rid in step.get(name, ()) if str(rid) in keep] for name in lists}
+    )
 
 
 def _shifted(request: dict[str, Any], origin: float) -> dict[str, Any]:
-    times = {key: request[key] - origin for key in ("arrival", "first_token", "finished") if request[key] is not None}
-    return request | times
-
-
-def _check(trace: Trace) -> None:
-    if trace.get("schema") != SCHEMA:
-        raise TraceError(f"this is not an engine trace: schema is {trace.get('schema')!r}, expected {SCHEMA!r}")
-    if not trace.get("requests") or not trace.get("steps"):
-        raise TraceError("the trace is empty: no request was served while it was recorded")
+    names = ("arrival", "first_scheduled", "first_token", "finished")
+    return request | {name: request[name] - origin for name in names if request[name] is not None}
 
 
 def bars(trace: Trace) -> list[Bar]:
     """One bar per request and step, in step order, told apart by counting computed tokens.
 
-    Invariant: a request computes its prompt (prefill), then one token a step (decode); a preempted request has
-    lost everything it computed and first computes prompt and generated tokens again (recompute). Requests that
-    never finished have no entry in the trace and get no bars.
+    Invariant: a request computes each of its tokens once, its prompt first (prefill), then one generated token a step
+    (decode); what it computes again, a preemption had thrown away (recompute). A prefix hit lets it start later.
     """
-    _check(trace)
-    to_prefill = {rid: r["prompt_tokens"] for rid, r in trace["requests"].items()}
-    to_recompute = dict.fromkeys(to_prefill, 0)
-    generated = dict.fromkeys(to_prefill, 0)
+    trace = read_trace(trace)
+    computed: dict[str, int] = {}
+    reached: dict[str, int] = {}
     result = []
     for step in trace["steps"]:
-        for rid in map(str, step.get("preempted", ())):
-            if rid not in generated:
-                continue
-            if generated[rid]:
-                to_recompute[rid] = trace["requests"][rid]["prompt_tokens"] + generated[rid]
-            else:
-                to_prefill[rid] = trace["requests"][rid]["prompt_tokens"]
+        hits = {rid: cached for rid, (_, cached) in step.get("new_requests", {}).items()}
+        computed |= hits
         for rid, tokens in step["num_tokens"].items():
-            if rid not in generated:
+            if rid not in trace["requests"]:
                 continue
-            if to_prefill[rid] > 0:
-                kind, to_prefill[rid] = "prefill", to_prefill[rid] - tokens
-            elif to_recompute[rid] > 0:
-                kind, to_recompute[rid] = "recompute", to_recompute[rid] - tokens
-            else:
-                kind = "decode"
-            if to_prefill[rid] <= 0 and to_recompute[rid] <= 0:
-                generated[rid] += 1
-            result.append(Bar(rid, step["step"], step["start"], step["duration"], tokens, kind))
+            first = computed.get(rid, 0)
+            kind = "prefill" if first < trace["requests"][rid]["prompt_tokens"] else "decode"
+            if first < reached.get(rid, 0):
+                kind = "recompute"
+            computed[rid] = first + tokens
+            reached[rid] = max(reached.get(rid, 0), computed[rid])
+            result.append(Bar(rid, step["step"], step["start"], duration(step), tokens, kind, hits.get(rid, 0)))
     if not result:
         raise TraceError("no step of the trace computed anything for its requests")
     return result
@@ -124,7 +120,7 @@ def render_gantt(trace: Trace, title: str = "What the scheduler did", width: flo
     drawn = bars(trace)
     order = sorted(trace["requests"], key=lambda rid: (trace["requests"][rid]["arrival"], int(rid)))
     end = max(bar.start + bar.duration for bar in drawn)
-    origin = min(0.0, *(r["arrival"] for r in trace["requests"].values()))
+    origin = min(r["arrival"] for r in trace["requests"].values())
     scale = (width - LEFT - RIGHT) / max(end - origin, 1e-9)
     rows_bottom = TOP + ROW * len(order)
     strip_bottom = rows_bottom + 26 + STRIP
@@ -133,15 +129,16 @@ def render_gantt(trace: Trace, title: str = "What the scheduler did", width: flo
         return LEFT + (moment - origin) * scale
 
     body = [svg.text(LEFT, 20, title, size=15, font_weight="600"), *_legend(drawn)]
-    for tick in svg.ticks(end, 10):
-        body.append(svg.line(x(tick), TOP, x(tick), strip_bottom))
-        body.append(svg.text(x(tick), strip_bottom + 16, svg.tick_label(tick), "middle", 11, svg.MUTED))
+    for tick in svg.ticks(end - origin, 10):
+        at = x(origin + tick)
+        body.append(svg.line(at, TOP, at, strip_bottom))
+        body.append(svg.text(at, strip_bottom + 16, svg.tick_label(tick), "middle", 11, svg.MUTED))
     body.append(svg.text(width - RIGHT, strip_bottom + 34, "seconds since the first arrival", "end", 11, svg.MUTED))
     for index, rid in enumerate(order):
         body.append(_row(trace["requests"][rid], [b for b in drawn if b.request == rid], index, x))
     body.extend(_strip(drawn, x, rows_bottom + 26, rows_bottom, width))
     description = (
-        f"{len(order)} requests over {len(trace['steps'])} steps in {end:.2f} seconds; the largest step ran "
+        f"{len(order)} requests over {len(trace['steps'])} steps in {end - origin:.2f} seconds; the largest step ran "
         f"{max(_batch_sizes(drawn).values())} requests at once. The table below the chart holds the same data."
     )
     return svg.figure(width, strip_bottom + 44, title, description, body)
@@ -149,11 +146,13 @@ def render_gantt(trace: Trace, title: str = "What the scheduler did", width: flo
 
 def _legend(drawn: list[Bar]) -> list[str]:
     present = {bar.kind for bar in drawn}
+    shown = [entry for kind, entry in KINDS.items() if kind in present]
+    if any(bar.cached for bar in drawn):
+        shown.append(CACHED)
     x, parts = LEFT, []
-    for kind, (label, color) in KINDS.items():
-        if kind in present:
-            parts += [svg.rect(x, 34, 12, 10, color), svg.text(x + 17, 43, label)]
-            x += 30 + 6.4 * len(label)
+    for label, color in shown:
+        parts += [svg.rect(x, 34, 12, 10, color), svg.text(x + 17, 43, label)]
+        x += 30 + 6.4 * len(label)
     parts += [
         f'<circle cx="{svg.number(x + 5)}" cy="39" r="3.4" fill="#fff" stroke="{svg.INK}"/>',
         svg.text(x + 14, 43, "arrival"),
@@ -172,7 +171,10 @@ def _row(request: dict[str, Any], drawn: list[Bar], index: int, x: Any) -> str:
     parts.append(svg.line(x(request["arrival"]), y + ROW / 2, x(first_bar), y + ROW / 2, svg.MUTED, 0.8, "2 2"))
     for bar in drawn:
         width = max(x(bar.start + bar.duration) - x(bar.start) - 0.4, 0.4)
-        parts.append(svg.rect(x(bar.start), y + 1, width, ROW - 2, KINDS[bar.kind][1]))
+        found = (ROW - 2) * bar.cached / (bar.cached + bar.tokens)
+        if found:
+            parts.append(svg.rect(x(bar.start), y + 1, width, found, CACHED[1]))
+        parts.append(svg.rect(x(bar.start), y + 1 + found, width, ROW - 2 - found, KINDS[bar.kind][1]))
     cx, cy = svg.number(x(request["arrival"])), svg.number(y + ROW / 2)
     parts.append(f'<circle cx="{cx}" cy="{cy}" r="2.6" fill="#fff" stroke="{svg.INK}"/>')
     if request["first_token"] is not None:
@@ -184,8 +186,10 @@ def _describe(request: dict[str, Any], drawn: list[Bar]) -> str:
     first = request["first_token"]
     waited = f"first token after {svg.seconds(first - request['arrival'])}" if first is not None else "no token"
     preempted = f", preempted {request['preemptions']} times" if request["preemptions"] else ""
+    cached = sum(bar.cached for bar in drawn)
+    found = f", {cached} found in the cache" if cached else ""
     return (
-        f"{request['id']}: {request['prompt_tokens']} prompt tokens, {waited}, "
+        f"{request['id']}: {request['prompt_tokens']} prompt tokens{found}, {waited}, "
         f"{request['generated']} generated in {len(drawn)} steps{preempted}"
     )
 
@@ -236,6 +240,7 @@ def gantt_table(trace: Trace) -> str:
             "–" if request["first_token"] is None else f"{request['first_token']:.3f}",
             "–" if request["finished"] is None else f"{request['finished']:.3f}",
             str(request["prompt_tokens"]),
+            str(sum(bar.cached for bar in own)),
             str(request["generated"]),
             *(str(sum(bar.kind == kind for bar in own)) for kind in KINDS),
             str(request["preemptions"]),
@@ -248,6 +253,7 @@ def gantt_table(trace: Trace) -> str:
         "first token (s)",
         "finished (s)",
         "prompt tokens",
+        "tokens found in the cache",
         "generated",
     )
     names += ("prefill steps", "decode steps", "recompute steps", "preemptions")

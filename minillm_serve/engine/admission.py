@@ -6,8 +6,12 @@ import itertools
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from threading import Lock
 
+from minillm_serve.config import EngineConfig
+from minillm_serve.engine.detokenizer import Detokenizer, StreamFactory
+from minillm_serve.engine.group import RequestGroup, Sample, derived_seed, sample_params
 from minillm_serve.guided import compile_json_schema
 from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.params import RequestError, SamplingParams
@@ -40,37 +44,127 @@ class GrammarCache:
 
 
 class Admission:
-    """Turns prompt and parameters into a Request that is certain to be servable. Holds no request itself."""
+    """Turns prompt and parameters into samples that are certain to be servable. Holds no request itself.
+
+    kv_tokens: what the whole KV cache holds.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, grammars: GrammarCache, vocab_size: int, max_model_len: int, kv_tokens: int
+        self,
+        tokenizer: Tokenizer,
+        grammars: GrammarCache,
+        vocab_size: int,
+        max_model_len: int,
+        kv_tokens: int,
+        config: EngineConfig,
     ):
         self.tokenizer = tokenizer
         self.grammars = grammars
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
         self.kv_tokens = kv_tokens
+        self.config = config
+        self._text_streams = StreamFactory(tokenizer)
         self._next_rid = itertools.count()
 
-    def request(self, prompt: str | Sequence[int], params: SamplingParams) -> Request:
+    def admit(
+        self, prompt: str | Sequence[int], params: SamplingParams, *, priority: int = 0, cache_salt: str | None = None
+    ) -> RequestGroup:
         """Raises :class:`RequestError` naming the field at fault."""
         ids = self._prompt_ids(prompt)
-        total = self._total_tokens(len(ids), params)
-        if any(token >= self.vocab_size for token in params.stop_token_ids):
-            raise RequestError(f"stop_token_ids must be below the vocabulary size {self.vocab_size}", "stop_token_ids")
-        if params.structured_outputs is not None:
-            if params.ignore_eos:
-                raise RequestError("ignore_eos contradicts structured_outputs, which end with EOS", "ignore_eos")
-            self.grammars.get(params.structured_outputs.json_text())
-        return Request(
-            rid=next(self._next_rid),
-            token_ids=ids,
-            num_prompt_tokens=len(ids),
-            params=params,
-            max_total_tokens=total,
-            eos_token_ids=self.tokenizer.eos_token_ids,
-            seed=params.seed if params.seed is not None else secrets.randbits(63),
+        max_total_tokens = self._total_tokens(len(ids), params)
+        self._check_token_ids(params)
+        self._check_structured_outputs(params)
+        self._check_priority(priority)
+        rids = [next(self._next_rid) for _ in range(params.num_sequences)]
+        salt = self._salt(cache_salt)
+        seed = params.seed if params.seed is not None else secrets.randbits(63)
+        words = replace(params, bad_words_ids=self._bad_words_ids(params)) if params.bad_words else params
+        own_params = [sample_params(words, first=True)] + [sample_params(words, first=False)] * (len(rids) - 1)
+        samples = []
+        for index, (rid, own) in enumerate(zip(rids, own_params, strict=True)):
+            request = Request(
+                rid=rid,
+                token_ids=list(ids),
+                num_prompt_tokens=len(ids),
+                params=own,
+                max_total_tokens=max_total_tokens,
+                eos_token_ids=self.tokenizer.eos_token_ids,
+                seed=derived_seed(seed, index),
+                priority=priority,
+                cache_salt=salt,
+                skip_prefix_hit=own.prompt_logprobs is not None,
+                group=rids[0] if len(rids) > 1 else None,
+            )
+            samples.append(Sample(index, request, self._detokenizer(params)))
+        return RequestGroup(params, samples)
+
+    def _detokenizer(self, params: SamplingParams) -> Detokenizer:
+        return Detokenizer(
+            self._text_streams(params.skip_special_tokens),
+            params.stop,
+            min_tokens=params.min_tokens,
+            include_stop=params.include_stop_str_in_output,
         )
+
+    def _salt(self, cache_salt: str | None) -> tuple[str, ...]:
+        if cache_salt is None:
+            return ()
+        if not isinstance(cache_salt, str) or not cache_salt:
+            raise RequestError(f"cache_salt must be a non-empty string, got {cache_salt!r}", "cache_salt")
+        return (cache_salt,)
+
+    def _check_priority(self, priority: int) -> None:
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise RequestError(f"priority must be an integer, got {priority!r}", "priority")
+        if priority != 0 and self.config.scheduling_policy != "priority":
+            raise RequestError(
+                f"priority is {priority}, but this engine serves in order of arrival: leave it out, or start the "
+                "engine with scheduling_policy='priority'",
+                "priority",
+            )
+
+    def _check_token_ids(self, params: SamplingParams) -> None:
+        named = {
+            "stop_token_ids": params.stop_token_ids,
+            "allowed_token_ids": params.allowed_token_ids,
+            "logit_bias": params.logit_bias,
+            "bad_words_ids": itertools.chain.from_iterable(params.bad_words_ids),
+        }
+        for name, ids in named.items():
+            if any(token >= self.vocab_size for token in ids or ()):
+                raise RequestError(f"{name} must be below the vocabulary size {self.vocab_size}", name)
+        for name in ("logprobs", "prompt_logprobs"):
+            if (getattr(params, name) or 0) > self.vocab_size:
+                raise RequestError(f"{name} must be at most the vocabulary size {self.vocab_size}", name)
+        ends = self.tokenizer.eos_token_ids.union(params.stop_token_ids)
+        if params.allowed_token_ids and params.min_tokens and ends.issuperset(params.allowed_token_ids):
+            raise RequestError(
+                "min_tokens forbids every one of allowed_token_ids: each of them ends the text", "min_tokens"
+            )
+
+    def _check_structured_outputs(self, params: SamplingParams) -> None:
+        """What else would decide which token may come, or when the text ends, is refused: the grammar does."""
+        if params.structured_outputs is None:
+            return
+        if params.ignore_eos:
+            raise RequestError("ignore_eos contradicts structured_outputs, which end with EOS", "ignore_eos")
+        if params.allowed_token_ids is not None:
+            raise RequestError(
+                "allowed_token_ids contradicts structured_outputs, whose schema says which tokens may come",
+                "allowed_token_ids",
+            )
+        self.grammars.get(params.structured_outputs.json_text())
+
+    def _bad_words_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
+        """Each word at the start of a text and, where that is as many other tokens, after a space (as vLLM does)."""
+        found = list(params.bad_words_ids)
+        for word in params.bad_words:
+            bare, spaced = (tuple(self.tokenizer.encode(space + word.lstrip())) for space in ("", " "))
+            found.append(bare)
+            if spaced[0] != bare[0] and len(spaced) == len(bare):
+                found.append(spaced)
+        return tuple(found)
 
     def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
         ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
@@ -85,6 +179,13 @@ class Admission:
 
     def _total_tokens(self, prompt_tokens: int, params: SamplingParams) -> int:
         """Longest this sequence may get. An explicit max_tokens that cannot be given is refused, not shortened."""
+        budget = self.config.max_num_batched_tokens
+        if not self.config.enable_chunked_prefill and prompt_tokens > budget:
+            raise RequestError(
+                f"the prompt has {prompt_tokens} tokens; without chunked prefill this engine reads at most "
+                f"max_num_batched_tokens={budget} in one step",
+                "prompt",
+            )
         limit = min(self.max_model_len, self.kv_tokens)
         reason = "maximum context length" if limit == self.max_model_len else "whole KV cache"
         if prompt_tokens >= limit:

@@ -6,19 +6,48 @@ import asyncio
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from minillm_serve.config import EngineConfig
 from minillm_serve.engine.build import build_core
 from minillm_serve.engine.core import EngineCore, EngineStats, StepStats
+from minillm_serve.engine.group import RequestGroup
 from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.params import SamplingParams
-from minillm_serve.request import Request, RequestOutput
+from minillm_serve.request import RequestOutput
 
 
 class EngineDeadError(RuntimeError):
     """The step loop has ended, by an error or by ``stop()``; no request can be served any more."""
+
+
+MAX_UNREAD = 64
+
+
+class _Mailbox:
+    """Outputs on their way to one reader. One that is ``MAX_UNREAD`` behind misses some, not their content.
+
+    Outputs are cumulative: the newest tells all. Without a bound, a client that stops reading a long stream would make
+    the server keep a copy of its text for each token.
+    """
+
+    def __init__(self) -> None:
+        self._unread: deque[RequestOutput | EngineDeadError] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, output: RequestOutput | EngineDeadError) -> None:
+        if len(self._unread) >= MAX_UNREAD and isinstance(output, RequestOutput):
+            self._unread.pop()
+        self._unread.append(output)
+        self._arrived.set()
+
+    async def get(self) -> RequestOutput | EngineDeadError:
+        while not self._unread:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._unread.popleft()
 
 
 class AsyncEngine:
@@ -33,7 +62,7 @@ class AsyncEngine:
         self.config = config
         self._trace_file = trace_file
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._streams: dict[int, asyncio.Queue[RequestOutput | EngineDeadError]] = {}
+        self._streams: dict[int, _Mailbox] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
@@ -91,40 +120,62 @@ class AsyncEngine:
             self._trace_file = None
 
     async def generate(
-        self, prompt: str | Sequence[int], params: SamplingParams, request_id: str
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        request_id: str,
+        *,
+        priority: int = 0,
+        cache_salt: str | None = None,
     ) -> AsyncIterator[RequestOutput]:
         """Cumulative outputs of one request; the last has ``finished`` True.
 
+        A reader that falls far behind misses some of them, never the last. ``best_of`` has one output, the last.
         Raises :class:`RequestError` before anything is scheduled, :class:`EngineDeadError` when the engine is gone.
         Closing the generator early (or cancelling its task) aborts the request.
         """
-        request = await self.prepare(prompt, params)
-        async with contextlib.aclosing(self.stream(request, request_id)) as outputs:
+        group = await self.prepare(prompt, params, priority=priority, cache_salt=cache_salt)
+        async with contextlib.aclosing(self.stream(group, request_id)) as outputs:
             async for output in outputs:
                 yield output
 
-    async def prepare(self, prompt: str | Sequence[int], params: SamplingParams) -> Request:
-        """Check a request (tokenise, compile its schema) off the event loop. Raises :class:`RequestError`."""
-        return await asyncio.to_thread(self.core.prepare, prompt, params)
+    async def prepare(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        cache_salt: str | None = None,
+    ) -> RequestGroup:
+        """Check a request (tokenise, compile its schema) off the event loop. Raises :class:`RequestError`.
 
-    async def stream(self, request: Request, request_id: str) -> AsyncIterator[RequestOutput]:
-        """Queue a prepared request and follow it; see :meth:`generate`. request_id is a label, unique or not."""
+        priority, cache_salt: see :meth:`EngineCore.prepare`.
+        """
+        return await asyncio.to_thread(self.core.prepare, prompt, params, priority=priority, cache_salt=cache_salt)
+
+    async def stream(
+        self, group: RequestGroup, request_id: str, *, final_only: bool = False
+    ) -> AsyncIterator[RequestOutput]:
+        """Queue a prepared request and follow it; see :meth:`generate`. request_id is a label, unique or not.
+
+        final_only: the last output alone, which spares the making of the others.
+        """
         if not self._open:
             raise EngineDeadError("the engine is not running") from self._error
-        outputs = self._streams[request.rid] = asyncio.Queue()
-        self._commands.put(lambda: self.core.add(request_id, request))
+        mailbox = self._streams[group.rid] = _Mailbox()
+        self._commands.put(lambda: self.core.add(request_id, group, final_only=final_only))
         finished = False
         try:
             while not finished:
-                output = await outputs.get()
+                output = await mailbox.get()
                 if isinstance(output, EngineDeadError):
                     raise output
                 finished = output.finished
                 yield output
         finally:
-            del self._streams[request.rid]
+            del self._streams[group.rid]
             if not finished:
-                self._commands.put(lambda: self._publish(self.core.abort([request.rid])))
+                self._commands.put(lambda: self._publish(self.core.abort([group.rid])))
 
     def _run(self) -> None:
         """The step thread: take what came in, compute one step, publish, again; sleep only when there is no work."""
@@ -166,9 +217,9 @@ class AsyncEngine:
     def _deliver(self, outputs: list[RequestOutput]) -> None:
         for output in outputs:
             if (stream := self._streams.get(output.rid)) is not None:
-                stream.put_nowait(output)
+                stream.put(output)
 
     def _close_streams(self) -> None:
         self._open = False
         for stream in self._streams.values():
-            stream.put_nowait(EngineDeadError("the engine has stopped"))
+            stream.put(EngineDeadError("the engine has stopped"))

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import torch
 
-from minillm_kernels import resolve
+from minillm_kernels import Ops, resolve
 from minillm_serve.attention.backends import KVCache
+from minillm_serve.attention.no_cache import NoCache
 from minillm_serve.config import ConfigError, EngineConfig
 from minillm_serve.engine.admission import Admission, GrammarCache
 from minillm_serve.engine.core import EngineCore
-from minillm_serve.engine.trace import Trace
-from minillm_serve.kv.block_pool import BlockPool
-from minillm_serve.kv.manager import KVManager
+from minillm_serve.engine.scheduling import build_scheduler
+from minillm_serve.engine.trace import Recorder, Trace
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.linear import Unquantized
 from minillm_serve.model.llama import LlamaModel
-from minillm_serve.model.loader import Checkpoint
+from minillm_serve.model.source import open_model
 from minillm_serve.model.store import resolve_model
-from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.model.weights import load_weights
+from minillm_serve.quant.int8 import Int8
 from minillm_serve.runner.batch import PersistentBatch
 from minillm_serve.runner.memory import num_kv_blocks
 from minillm_serve.runner.runner import Runner
 from minillm_serve.sample.sampler import sample
-from minillm_serve.sched.policy import FCFS
-from minillm_serve.sched.scheduler import Scheduler
-from minillm_serve.seams import KV_BLOCK_POOL, SAMPLE, SCHED_POLICY, Seams
+from minillm_serve.seams import SAMPLE, Seams
 
 
 def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = None) -> EngineCore:
@@ -33,34 +31,54 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     seams = seams or Seams()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    folder = resolve_model(config.model)
-    model_config = ModelConfig.from_folder(folder)
-    tokenizer = Tokenizer.from_folder(folder, model_config.eos_token_ids)
-    if tokenizer.vocab_size > model_config.vocab_size:
-        raise ConfigError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {model_config.vocab_size}"
-        )
+    source = open_model(resolve_model(config.model))
+    model_config, tokenizer = source.config, source.tokenizer
     max_model_len = _max_model_len(config, model_config)
     dtype = getattr(torch, config.dtype)
-    ops = resolve("cpu")
-    model = LlamaModel(model_config, load_weights(Checkpoint(folder), model_config, Unquantized(ops), dtype), ops)
-    num_blocks = num_kv_blocks(config, model_config.kv_elements_per_token * dtype.itemsize, max_model_len)
-
-    kv = KVManager(num_blocks, config.block_size, seams.get(KV_BLOCK_POOL, BlockPool))
-    scheduler = Scheduler(
-        kv, config.max_num_seqs, config.max_num_batched_tokens, policy=seams.get(SCHED_POLICY, FCFS)()
-    )
+    ops = resolve(config.kernels)
+    method = Int8(ops) if config.quantization == "int8" else Unquantized(ops)
+    weights = load_weights(source.checkpoint, model_config, method, dtype)
+    model = LlamaModel(model_config, weights, ops, max_model_len)
+    num_blocks, kv_cache = _kv_storage(config, model_config, ops, dtype, max_model_len)
+    scheduler = build_scheduler(config, num_blocks, seams)
     grammars = GrammarCache(tokenizer, model_config.vocab_size)
     runner = Runner(
         model,
-        KVCache(model_config, ops, num_blocks, config.block_size, dtype),
-        PersistentBatch(config.max_num_seqs, max_model_len, config.block_size, grammars.get),
+        kv_cache,
+        PersistentBatch(
+            config.max_num_seqs,
+            max_model_len,
+            config.block_size,
+            grammars.get,
+            isinstance(kv_cache, NoCache),
+            tokenizer.eos_token_ids,
+        ),
         seams.get(SAMPLE, sample),
     )
     admission = Admission(
-        tokenizer, grammars, model_config.vocab_size, max_model_len, kv_tokens=num_blocks * config.block_size
+        tokenizer, grammars, model_config.vocab_size, max_model_len, num_blocks * config.block_size, config
     )
-    return EngineCore(admission, scheduler, runner, Trace(config) if trace else None)
+    if not trace:
+        return EngineCore(admission, scheduler, runner)
+    record = Trace(config, num_blocks)
+    return EngineCore(admission, Recorder(scheduler, record), runner, record)
+
+
+def _kv_storage(
+    config: EngineConfig, model: ModelConfig, ops: Ops, dtype: torch.dtype, max_model_len: int
+) -> tuple[int, KVCache]:
+    """Blocks that the scheduler may hand out, and the memory behind them: none where there is no cache."""
+    int8_kv = config.kv_cache_dtype == "int8"
+    if config.attention_backend == "paged":
+        blocks = num_kv_blocks(config, KVCache.bytes_per_token(model, ops, dtype, int8_kv), max_model_len)
+        return blocks, KVCache(model, ops, blocks, config.block_size, dtype, int8_kv)
+    for name in ("kv_cache_memory_bytes", "num_kv_blocks"):
+        if getattr(config, name) is not None:
+            raise ConfigError(f"attention_backend none keeps no KV cache: leave {name} out")
+    if int8_kv:
+        raise ConfigError("attention_backend none keeps no KV cache: kv_cache_dtype must be auto, got int8")
+    blocks = config.max_num_seqs * -(-max_model_len // config.block_size)
+    return blocks, NoCache(model, ops, config.block_size, dtype)
 
 
 def _max_model_len(config: EngineConfig, model: ModelConfig) -> int:

@@ -1,11 +1,11 @@
 """The step loop. A request's whole life is here; every other room of the house is named on the way.
 
-    admission.request   checks prompt, lengths and schema, or refuses         engine/admission.py
-    scheduler.add       queues it                                             sched/scheduler.py
+    admission.admit     checks prompt, lengths and schema, or refuses         engine/admission.py
+    scheduler.add       queues its samples                                    sched/scheduler.py
     scheduler.schedule  picks this step's tokens, finds them KV blocks        kv/manager.py, kv/block_pool.py
     runner.execute      runs the model over them, samples the next tokens     runner/, model/, attention/, sample/
     scheduler.update    books the tokens, ends requests that are done         sched/scheduler.py
-    _output             turns tokens into text, watches for stop strings      engine/detokenizer.py
+    _advance            turns tokens into text, watches for stop strings      engine/group.py, engine/detokenizer.py
 
 Between scheduler and runner travel only a StepPlan and a StepResult (plan.py): plain ints, easy to log and replay.
 """
@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from minillm_serve.engine.admission import Admission
-from minillm_serve.engine.detokenizer import Detokenizer
+from minillm_serve.engine.group import RequestGroup, Sample
 from minillm_serve.engine.trace import Trace
 from minillm_serve.params import SamplingParams
-from minillm_serve.request import CompletionOutput, FinishReason, Request, RequestOutput
+from minillm_serve.plan import StepResult
+from minillm_serve.request import FinishReason, Request, RequestOutput
 from minillm_serve.runner.runner import Runner
 from minillm_serve.sched.scheduler import Scheduler
 
@@ -37,24 +38,20 @@ class StepStats:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """The engine now: requests by state, KV blocks, preemptions since the start."""
+    """The engine now: sequences by state, KV blocks; and, since the start, preemptions and prefix cache tokens.
+
+    kv_blocks_used: held by sequences; kv_blocks_cached: whose content a prefix hit can find, held or idle.
+    prefix_cache_queries, prefix_cache_hits: tokens looked up, tokens found.
+    """
 
     running: int
     waiting: int
     kv_blocks_used: int
     kv_blocks_total: int
     num_preemptions: int
-
-
-@dataclass(eq=False)
-class _Active:
-    """What the engine keeps beside the scheduler's request: its outside name and its text."""
-
-    request_id: str
-    prompt: str | None
-    prompt_token_ids: tuple[int, ...]
-    request: Request
-    detokenizer: Detokenizer
+    kv_blocks_cached: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0
 
 
 class EngineCore:
@@ -66,19 +63,38 @@ class EngineCore:
         self.runner = runner
         self.trace = trace
         self.on_step: Callable[[StepStats], None] | None = None
-        self._active: dict[int, _Active] = {}
+        self._active: dict[int, RequestGroup] = {}
+        self._samples: dict[int, tuple[RequestGroup, Sample]] = {}  # unfinished ones, by the scheduler's number
 
-    def prepare(self, prompt: str | Sequence[int], params: SamplingParams) -> Request:
-        """Check a request without queueing it (thread-safe). Raises :class:`RequestError`."""
-        return self.admission.request(prompt, params)
+    def prepare(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        cache_salt: str | None = None,
+    ) -> RequestGroup:
+        """Check a request without queueing it (thread-safe). Raises :class:`RequestError`.
 
-    def add(self, request_id: str, request: Request, prompt: str | None = None) -> None:
-        """Queue a prepared request. request_id is the caller's label; the engine goes by ``request.rid``."""
-        tokenizer = self.admission.tokenizer
-        detokenizer = Detokenizer(tokenizer.decode, request.params.stop)
-        prompt_ids = tuple(request.token_ids[: request.num_prompt_tokens])
-        self._active[request.rid] = _Active(request_id, prompt, prompt_ids, request, detokenizer)
-        self.scheduler.add(request)
+        priority: lower is sooner (scheduling_policy ``priority``). cache_salt: prefixes are shared only among requests
+        of the same salt.
+        """
+        return self.admission.admit(prompt, params, priority=priority, cache_salt=cache_salt)
+
+    def add(self, request_id: str, group: RequestGroup, prompt: str | None = None, *, final_only: bool = False) -> None:
+        """Queue a prepared request. request_id is the caller's label; the engine goes by ``group.rid``.
+
+        final_only: no outputs before the last one, which spares their making.
+        """
+        group.request_id, group.prompt = request_id, prompt
+        group.final_only |= final_only
+        self._active[group.rid] = group
+        for sample in group.samples:
+            request = sample.request
+            self._samples[request.rid] = group, sample
+            if self.trace is not None:
+                self.trace.labels[request.rid] = group.label(sample.index)
+            self.scheduler.add(request)
 
     def has_work(self) -> bool:
         return self.scheduler.has_work()
@@ -88,18 +104,18 @@ class EngineCore:
         start = time.monotonic()
         plan = self.scheduler.schedule()
         result = self.runner.execute(plan)
-        outputs = [self._output(request) for request in self.scheduler.update(plan, result)]
-        duration, stats = time.monotonic() - start, self.stats()
-        if self.trace is not None:
-            free = stats.kv_blocks_total - stats.kv_blocks_used
-            self.trace.step(plan, start, duration, stats.running, stats.waiting, free)
+        changed = self.scheduler.update(plan, result)
+        self._book_logprobs(result)
+        outputs = self._outputs(changed)
         if self.on_step is not None:
-            self.on_step(StepStats(plan.total_tokens, duration, stats.running, stats.waiting))
+            duration, scheduler = time.monotonic() - start, self.scheduler
+            self.on_step(StepStats(plan.total_tokens, duration, len(scheduler.running), len(scheduler.waiting)))
         return outputs
 
     def abort(self, rids: Iterable[int]) -> list[RequestOutput]:
-        """End requests now and free their blocks. Already finished ones are passed over."""
-        return [self._output(request) for request in self.scheduler.finish(rids, FinishReason.ABORT)]
+        """End requests now, all samples of each, and free their blocks. Already finished ones are passed over."""
+        samples = [rid for group in map(self._active.get, rids) if group is not None for rid in group.rids]
+        return self._outputs(self.scheduler.finish(samples, FinishReason.ABORT))
 
     def stats(self) -> EngineStats:
         scheduler, kv = self.scheduler, self.scheduler.kv
@@ -109,42 +125,45 @@ class EngineCore:
             kv_blocks_used=kv.num_blocks - kv.num_free_blocks,
             kv_blocks_total=kv.num_blocks,
             num_preemptions=scheduler.num_preemptions,
+            kv_blocks_cached=kv.num_cached_blocks,
+            prefix_cache_queries=kv.stats.queries,
+            prefix_cache_hits=kv.stats.hits,
         )
 
-    def _output(self, request: Request) -> RequestOutput:
-        active = self._active[request.rid]
-        detokenizer, done = active.detokenizer, len(active.detokenizer)
-        stop = detokenizer.push(request.token_ids[request.num_prompt_tokens + done :])
-        if stop is None and request.finished:
-            stop = detokenizer.finish()
-        if stop is not None:
-            self._end_by_stop_string(request, stop)
-        if request.finished:
-            self._forget(active)
-        completion = CompletionOutput(
-            index=0,
-            text=detokenizer.text,
-            token_ids=tuple(request.token_ids[request.num_prompt_tokens :]),
-            finish_reason=request.finish_reason,
-            stop_reason=request.stop_reason,
-        )
-        return RequestOutput(
-            rid=request.rid,
-            request_id=active.request_id,
-            prompt=active.prompt,
-            prompt_token_ids=active.prompt_token_ids,
-            outputs=(completion,),
-            finished=request.finished,
-            metrics=request.metrics,
-        )
+    def _book_logprobs(self, result: StepResult) -> None:
+        for rid, entries in result.logprobs.items():
+            if rid in self._samples:
+                self._samples[rid][1].book_logprobs(entries)
+        for rid, (start, prompt_entries) in result.prompt_logprobs.items():
+            if rid in self._samples:
+                self._samples[rid][0].book_prompt_logprobs(start, prompt_entries)
 
-    def _end_by_stop_string(self, request: Request, stop: str) -> None:
-        if request.finished:  # its last token completed the stop string: the text decides why it ended
+    def _outputs(self, changed: Iterable[Request]) -> list[RequestOutput]:
+        """Bring requests with new tokens, or a new end, up to date and show their groups as they are then."""
+        groups: dict[int, RequestGroup] = {}
+        for request in changed:
+            if request.rid in self._samples:  # else it ended with its group, further up in this loop
+                group, sample = self._samples[request.rid]
+                groups[group.rid] = group
+                if request.finished or not group.text_may_wait:
+                    self._advance(group, sample)
+        return [output for group in groups.values() if (output := group.output()) is not None]
+
+    def _advance(self, group: RequestGroup, sample: Sample) -> None:
+        request, stop = sample.request, sample.advance()
+        if stop is not None and request.finished:
+            # Its last token completed the stop string: the text decides why it ended.
             request.finish_reason, request.stop_reason = FinishReason.STOP, stop
-        else:
+        elif stop is not None:
             self.scheduler.finish([request.rid], FinishReason.STOP, stop)
+        if request.finished:
+            del self._samples[request.rid]
+            if group.finished:
+                self._active.pop(group.rid, None)  # several samples may end in one step
+            elif request.finish_reason is FinishReason.ERROR:
+                self._fail(group)
 
-    def _forget(self, active: _Active) -> None:
-        del self._active[active.request.rid]
-        if self.trace is not None:
-            self.trace.request(active.request_id, active.request)
+    def _fail(self, group: RequestGroup) -> None:
+        """One sample cannot go on: the others of its request end too."""
+        for request in self.scheduler.finish(group.rids, FinishReason.ERROR):
+            self._advance(*self._samples[request.rid])

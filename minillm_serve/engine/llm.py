@@ -9,6 +9,7 @@ from typing import Any
 from minillm_serve.config import EngineConfig
 from minillm_serve.engine.build import build_core
 from minillm_serve.engine.core import EngineCore, EngineStats
+from minillm_serve.engine.defaults import default_sampling_params
 from minillm_serve.model.store import DEFAULT_MODEL
 from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.params import RequestError, SamplingParams
@@ -41,35 +42,54 @@ class LLM:
     def tokenizer(self) -> Tokenizer:
         return self.core.admission.tokenizer
 
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's ``generation_config.json`` recommends (temperature, top_p …)."""
+        return default_sampling_params(self.config.model)
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        priority: int | Sequence[int] = 0,
+        cache_salt: str | Sequence[str | None] | None = None,
     ) -> list[RequestOutput]:
         """Complete one prompt or many (text, or lists of token ids), all in one continuous batch, in the order given.
 
+        params: taken as they are; None means :meth:`get_default_sampling_params`. priority, cache_salt: see
+        :meth:`EngineCore.prepare`. Each of the three is one for all prompts, or a list with one for each.
         Raises :class:`RequestError` before anything runs if any one of them cannot be served.
         """
         if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
             prompts = [prompts]
         prompts = list(prompts)
-        if params is None or isinstance(params, SamplingParams):
-            params = [params or SamplingParams()] * len(prompts)
-        if len(params) != len(prompts):
-            raise RequestError(f"{len(prompts)} prompts need as many params, got {len(params)}", "params")
-        requests = [self.core.prepare(prompt, p) for prompt, p in zip(prompts, params, strict=True)]
-        for request, prompt in zip(requests, prompts, strict=True):
-            self.core.add(str(request.rid), request, prompt if isinstance(prompt, str) else None)
-        return self._run([request.rid for request in requests])
+        count = len(prompts)
+        if params is None:
+            params = self.get_default_sampling_params()
+        each = zip(
+            prompts,
+            _for_each("params", params, count),
+            _for_each("priority", priority, count),
+            _for_each("cache_salt", cache_salt, count),
+            strict=True,
+        )
+        groups = [self.core.prepare(prompt, p, priority=rank, cache_salt=salt) for prompt, p, rank, salt in each]
+        for group, prompt in zip(groups, prompts, strict=True):
+            self.core.add(str(group.rid), group, prompt if isinstance(prompt, str) else None, final_only=True)
+        return self._run([group.rid for group in groups])
 
     def chat(
         self,
         messages: Conversation | Sequence[Conversation],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **each: Any,
     ) -> list[RequestOutput]:
-        """Answer one conversation (a list of role/content dicts) or several, through the model's chat template."""
+        """Answer one conversation (a list of role/content dicts) or several, through the model's chat template.
+
+        Further keywords are those of :meth:`generate`.
+        """
         conversations = [messages] if messages and isinstance(messages[0], dict) else list(messages)
-        return self.generate([self.tokenizer.apply_chat_template(c) for c in conversations], params)
+        return self.generate([self.tokenizer.apply_chat_template(c) for c in conversations], params, **each)
 
     def _run(self, rids: list[int]) -> list[RequestOutput]:
         done: dict[int, RequestOutput] = {}
@@ -95,3 +115,12 @@ class LLM:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _for_each(name: str, given: Any, count: int) -> list[Any]:
+    """One value for each prompt, from a single value or from as many as there are prompts."""
+    if not isinstance(given, (list, tuple)):
+        return [given] * count
+    if len(given) != count:
+        raise RequestError(f"{count} prompts need as many {name}, got {len(given)}", name)
+    return list(given)

@@ -189,9 +189,9 @@ def _byte_level_alphabet() -> dict[str, int]:
     return alphabet | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
 
 
-_BYTE_LEVEL = _byte_level_alphabet()
+BYTE_LEVEL = _byte_level_alphabet()
 
 
 def _from_byte_level(piece: str) -> bytes | None:
-    found = [_BYTE_LEVEL.get(char) for char in piece]
+    found = [BYTE_LEVEL.get(char) for char in piece]
     return None if None in found else bytes(found)

@@ -27,7 +27,7 @@ class BlockPool:
         return self.num_blocks - len(self._free)
 
     def refs(self, block: int) -> int:
-        """How many block tables hold this block."""
+        """How many hold this block: the block tables it stands in, and the prefix cache if it keeps it."""
         return self._refs[block]
 
     def allocate(self, count: int) -> tuple[int, ...] | None:
@@ -39,15 +39,23 @@ class BlockPool:
             self._refs[block] = 1
         return blocks
 
+    def share(self, blocks: Iterable[int]) -> None:
+        """Add one reference to each block. Raises ValueError on a block nobody holds, before it changes anything."""
+        for block in self._held(blocks):
+            self._refs[block] += 1
+
     def free(self, blocks: Iterable[int]) -> None:
         """Drop one reference to each block. Raises ValueError on a block nobody holds, before it changes anything."""
+        for block in self._held(blocks):
+            self._refs[block] -= 1
+            if self._refs[block] == 0:
+                self._free.append(block)
+
+    def _held(self, blocks: Iterable[int]) -> tuple[int, ...]:
         blocks = tuple(blocks)
         if len(set(blocks)) != len(blocks):
             raise ValueError("a block table holds each block once; a block is named twice")
         for block in blocks:
             if not 0 <= block < self.num_blocks or self._refs[block] == 0:
                 raise ValueError(f"block {block} is not in use")
-        for block in blocks:
-            self._refs[block] -= 1
-            if self._refs[block] == 0:
-                self._free.append(block)
+        return blocks

@@ -1,4 +1,7 @@
-"""The Llama family: embedding, N x (attention, SwiGLU MLP) on a residual stream, norm, LM head (arXiv:2302.13971)."""
+"""The Llama family: embedding, N x (attention, gated MLP) on a residual stream, norm, LM head (arXiv:2302.13971).
+
+Mistral, Qwen2, Qwen3, SmolLM and Gemma are this decoder with other numbers and a few more norms: see ModelConfig.
+"""
 
 from __future__ import annotations
 
@@ -21,45 +24,69 @@ class Attention(Protocol):
 
 
 class LlamaModel:
-    """Weights and the forward pass; no state between calls. T tokens of any mix of sequences lie end to end."""
+    """Weights and the forward pass; no state between calls. T tokens of any mix of sequences lie end to end.
 
-    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops):
+    max_model_len: positions to make rotary tables for (None: all that the model was trained for).
+    """
+
+    def __init__(self, config: ModelConfig, weights: Weights, ops: Ops, max_model_len: int | None = None):
         self.config = config
         self.weights = weights
         self.ops = ops
-        self.cos, self.sin = rope_table(config)
-        if weights.dtype != torch.float32:
-            self.cos, self.sin = self.cos.to(weights.dtype), self.sin.to(weights.dtype)
+        self.activate = {"silu": ops.silu_mul, "gelu_tanh": ops.gelu_tanh_mul}[config.activation]
+        self.embedding_scale = torch.tensor(config.embedding_scale, dtype=weights.dtype)
+        length = max_model_len or config.max_position_embeddings
+        ropes = {rope: rope.table(length, weights.dtype) for rope in set(config.ropes) - {None}}
+        self.tables = list(ropes.values())
+        self.table_of_layer = [None if rope is None else list(ropes).index(rope) for rope in config.ropes]
 
     def forward(self, ids: Tensor, positions: Tensor, attention: Attention, last: Tensor) -> Tensor:
-        """ids, positions: [T] int64; last: [S] rows whose next token is wanted -> fp32 logits [S, vocab_size]."""
+        """ids, positions: [T] int64; last: [S] rows whose next token is wanted, ascending -> fp32 logits [S, vocab]."""
+        return self.logits(self.hidden(ids, positions, attention, last))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden: [S, hidden] -> fp32 [S, vocab]."""
+        return self.weights.lm_head(hidden).float()
+
+    def hidden(self, ids: Tensor, positions: Tensor, attention: Attention, last: Tensor) -> Tensor:
+        """The last layer's normalised output [S, hidden] of some rows (arguments as for ``forward``)."""
         ops, weights, eps = self.ops, self.weights, self.config.rms_norm_eps
-        cos, sin = self.cos[positions], self.sin[positions]
-        residual = weights.embedding[ids]
+        angles = [(torch.embedding(cos, positions), torch.embedding(sin, positions)) for cos, sin in self.tables]
+        residual = torch.embedding(weights.embedding, ids)
+        if self.config.embedding_scale != 1:
+            residual = residual * self.embedding_scale
         x = ops.rms_norm(residual, weights.layers[0].input_norm, eps)
         for index, layer in enumerate(weights.layers):
             if index:
                 x, residual = ops.add_rms_norm(x, residual, layer.input_norm, eps)
-            x = self._attention(index, layer, x, cos, sin, attention)
-            x, residual = ops.add_rms_norm(x, residual, layer.post_attention_norm, eps)
-            x = layer.down(ops.silu_mul(layer.gate_up(x)))
-        x, _ = ops.add_rms_norm(x[last], residual[last], weights.final_norm, eps)
-        return weights.lm_head(x).float()
+            x = self._attention(index, layer, x, angles, attention)
+            if index == len(weights.layers) - 1 and len(last) < len(ids):
+                x, residual = x[last], residual[last]  # from here on no row reads another
+            if layer.output_norm is not None:
+                x = ops.rms_norm(x, layer.output_norm, eps)
+            x, residual = ops.add_rms_norm(x, residual, layer.mlp_norm, eps)
+            x = layer.down(self.activate(layer.gate_up(x)))
+            if layer.down_norm is not None:
+                x = ops.rms_norm(x, layer.down_norm, eps)
+        x, _ = ops.add_rms_norm(x, residual, weights.final_norm, eps)
+        return x
 
     def _attention(
-        self, index: int, layer: LayerWeights, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention
+        self, index: int, layer: LayerWeights, x: Tensor, angles: list[tuple[Tensor, Tensor]], attention: Attention
     ) -> Tensor:
         """x: [T, hidden] -> [T, hidden]."""
-        config = self.config
+        config, table = self.config, self.table_of_layer[index]
         qkv = layer.qkv(x).view(x.shape[0], -1, config.head_dim)
-        qk, v = qkv.split((config.num_heads + config.num_kv_heads, config.num_kv_heads), dim=1)
-        q, k = self.ops.rope(qk, cos, sin).split((config.num_heads, config.num_kv_heads), dim=1)
+        qk, v = qkv.split_with_sizes((config.num_heads + config.num_kv_heads, config.num_kv_heads), 1)
+        if layer.q_norm is not None:
+            qk = self._norm_heads(qk, layer)
+        if table is not None:
+            qk = self.ops.rope(qk, *angles[table])
+        q, k = qk.split_with_sizes((config.num_heads, config.num_kv_heads), 1)
         return layer.output(attention.attend(index, q, k, v).flatten(1))
 
-
-def rope_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * theta^(-2i/D), each [max_position_embeddings, head_dim / 2] in fp32."""
-    dim = config.head_dim
-    frequencies = 1.0 / config.rope_theta ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
-    angles = torch.outer(torch.arange(config.max_position_embeddings).float(), frequencies)
-    return angles.cos(), angles.sin()
+    def _norm_heads(self, qk: Tensor, layer: LayerWeights) -> Tensor:
+        """Each head's query and key over their own root mean square: [T, heads + kv_heads, head_dim] -> the same."""
+        config, norm = self.config, self.ops.rms_norm
+        q, k = qk.split_with_sizes((config.num_heads, config.num_kv_heads), 1)
+        return torch.cat((norm(q, layer.q_norm, config.rms_norm_eps), norm(k, layer.k_norm, config.rms_norm_eps)), 1)

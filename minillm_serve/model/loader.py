@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -24,11 +25,20 @@ class CheckpointError(ConfigError):
 
 
 class Checkpoint:
-    """Tensors by name, from ``model.safetensors`` or from the shards that ``model.safetensors.index.json`` lists."""
+    """Tensors by name, from ``model.safetensors`` or from the shards that ``model.safetensors.index.json`` lists.
+
+    Files are mapped, not read: a tensor that the caller keeps as it is (fp32 in the file, fp32 wanted) stays in them.
+    """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._files = {name: path for path in self._paths() for name in check_header(path)}
+        self._files: dict[str, Path] = {}
+        self._open: dict[Path, Any] = {}
+        for path in self._paths():
+            for name in check_header(path):
+                if name in self._files:
+                    raise CheckpointError(f"tensor {name} is both in {self._files[name].name} and in {path.name}")
+                self._files[name] = path
 
     def _paths(self) -> list[Path]:
         single, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
@@ -57,13 +67,17 @@ class Checkpoint:
         """One tensor, which must have exactly this shape. Raises :class:`CheckpointError`."""
         if name not in self._files:
             raise CheckpointError(f"{self.folder} has no tensor {name}")
+        path = self._files[name]
         try:
-            with safe_open(self._files[name], framework="pt") as file:
-                tensor = file.get_tensor(name)
+            if path not in self._open:
+                self._open[path] = safe_open(path, framework="pt")
+            tensor = self._open[path].get_tensor(name)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self._files[name]} cannot be read: {error}") from error
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
         if tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(f"{name} has shape {list(tensor.shape)}, the config asks for {list(shape)}")
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} holds {tensor.dtype}, not floating-point numbers: is it quantised?")
         return tensor
 
 

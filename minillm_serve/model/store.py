@@ -97,7 +97,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder of a cached known model, or of a local Hugging Face model folder.
+    """The folder of a cached known model, a local Hugging Face model folder, or a local GGUF file.
 
     A known name wins over a folder of the same name; write ``./name`` for the folder. Nothing is downloaded.
     Raises :class:`ModelStoreError`.
@@ -109,18 +109,18 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
             raise ModelStoreError(f"model {text!r} is not in the cache; get it once with: minillm model get {text}")
         return folder
     path = Path(text).expanduser()
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file()):
         return path
     names = ", ".join(sorted(KNOWN_MODELS))
     if path.is_dir():
         raise ModelStoreError(f"{path} is not a model folder: it has no config.json (expected Hugging Face format)")
     if path.is_file():
-        raise ModelStoreError(f"{path} is a file; expected a Hugging Face model folder or a known name ({names})")
-    raise ModelStoreError(f"no model {text!r}: expected a known name ({names}) or a local Hugging Face model folder")
+        raise ModelStoreError(f"{path} is a file; expected a Hugging Face folder, a .gguf file or one of: {names}")
+    raise ModelStoreError(f"no model {text!r}: expected one of: {names}; a local Hugging Face folder; or a .gguf file")
 
 
 def weights_name(folder: str | os.PathLike[str]) -> str:
-    """What reports call the weights in ``folder``: the provenance record's name, else the folder's own."""
+    """What reports call the weights in ``folder`` (or file): the provenance record's name, else its own."""
     path = Path(folder)
     source = read_source(path)
     return str(source["name"]) if source and source.get("name") else path.resolve().name

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.linear import Linear, LinearMethod
-from minillm_serve.model.loader import Checkpoint
+from minillm_serve.model.loader import CheckpointError
+
+# What files carry and no forward pass reads: tables that old versions saved, and the copy of a tied head.
+UNUSED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.self_attn\.(masked_)?bias|lm_head\.weight")
+
+
+class TensorSource(Protocol):
+    """A checkpoint: tensors by their Hugging Face names (loader.Checkpoint, gguf_checkpoint.GGUFCheckpoint)."""
+
+    def names(self) -> list[str]: ...
+    def read(self, name: str, shape: Sequence[int]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -17,15 +30,20 @@ class LayerWeights:
     """One transformer layer; shapes of the weights inside.
 
     qkv: [(heads + 2 * kv_heads) * head_dim, hidden], q rows first, then k, then v; output: [hidden, heads * head_dim];
-    gate_up: [2 * intermediate, hidden], gate rows first; down: [hidden, intermediate].
+    gate_up: [2 * intermediate, hidden], gate rows first; down: [hidden, intermediate]. Norms: [hidden], those of
+    queries and keys [head_dim]; None: the architecture has none there.
     """
 
     input_norm: Tensor
     qkv: Linear
+    q_norm: Tensor | None
+    k_norm: Tensor | None
     output: Linear
-    post_attention_norm: Tensor
+    output_norm: Tensor | None
+    mlp_norm: Tensor
     gate_up: Linear
     down: Linear
+    down_norm: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -39,38 +57,62 @@ class Weights:
     lm_head: Linear
 
 
-def load_weights(checkpoint: Checkpoint, config: ModelConfig, method: LinearMethod, dtype: torch.dtype) -> Weights:
-    """Read a checkpoint layer by layer and hand its matrices to ``method``. Raises CheckpointError on an odd tensor."""
+def load_weights(source: TensorSource, config: ModelConfig, method: LinearMethod, dtype: torch.dtype) -> Weights:
+    """Read a checkpoint layer by layer and hand its matrices to ``method``: of the whole model only one copy exists.
+
+    Raises CheckpointError on a tensor that is missing, misshapen or used by nothing.
+    """
     hidden, dim, inner = config.hidden_size, config.head_dim, config.intermediate_size
     q_rows, kv_rows = config.num_heads * dim, config.num_kv_heads * dim
+    used: set[str] = set()
 
     def read(name: str, *shape: int) -> Tensor:
-        return checkpoint.read(name, shape).to(dtype)
+        used.add(name)
+        return source.read(name, shape).to(dtype)
+
+    def norm(name: str, size: int = hidden) -> Tensor:
+        used.add(name)
+        return (source.read(name, (size,)).float() + config.norm_offset).to(dtype)
+
+    def linear(prefix: str, rows: dict[str, int], columns: int, bias: bool) -> Linear:
+        """One layer of the projections ``rows`` (name -> outputs), which read the same ``columns`` inputs."""
+        weights = [read(f"{prefix}{name}.weight", count, columns) for name, count in rows.items()]
+        biases = [read(f"{prefix}{name}.bias", count) for name, count in rows.items()] if bias else None
+        return method.make(_joined(weights), biases and _joined(biases))
 
     def read_layer(index: int) -> LayerWeights:
-        attn, mlp = f"model.layers.{index}.self_attn.", f"model.layers.{index}.mlp."
-        norm = f"model.layers.{index}.{{}}_layernorm.weight"
-        qkv_rows = {"q_proj": q_rows, "k_proj": kv_rows, "v_proj": kv_rows}
-        bias = config.attention_bias
-        qkv_bias = torch.cat([read(f"{attn}{n}.bias", rows) for n, rows in qkv_rows.items()]) if bias else None
-        qkv = torch.cat([read(f"{attn}{n}.weight", rows, hidden) for n, rows in qkv_rows.items()])
-        gate_up = torch.cat([read(f"{mlp}{n}_proj.weight", inner, hidden) for n in ("gate", "up")])
-        output_bias = read(f"{attn}o_proj.bias", hidden) if bias else None
+        layer = f"model.layers.{index}."
+        attn, mlp, sandwich = f"{layer}self_attn.", f"{layer}mlp.", config.sandwich_norms
+        before_mlp = "pre_feedforward" if sandwich else "post_attention"
         return LayerWeights(
-            input_norm=read(norm.format("input"), hidden),
-            qkv=method.make(qkv, qkv_bias),
-            output=method.make(read(f"{attn}o_proj.weight", hidden, q_rows), output_bias),
-            post_attention_norm=read(norm.format("post_attention"), hidden),
-            gate_up=method.make(gate_up, None),
-            down=method.make(read(f"{mlp}down_proj.weight", hidden, inner), None),
+            input_norm=norm(f"{layer}input_layernorm.weight"),
+            qkv=linear(attn, {"q_proj": q_rows, "k_proj": kv_rows, "v_proj": kv_rows}, hidden, config.qkv_bias),
+            q_norm=norm(f"{attn}q_norm.weight", dim) if config.qk_norm else None,
+            k_norm=norm(f"{attn}k_norm.weight", dim) if config.qk_norm else None,
+            output=linear(attn, {"o_proj": hidden}, q_rows, config.output_bias),
+            output_norm=norm(f"{layer}post_attention_layernorm.weight") if sandwich else None,
+            mlp_norm=norm(f"{layer}{before_mlp}_layernorm.weight"),
+            gate_up=linear(mlp, {"gate_proj": inner, "up_proj": inner}, hidden, config.mlp_bias),
+            down=linear(mlp, {"down_proj": hidden}, inner, config.mlp_bias),
+            down_norm=norm(f"{layer}post_feedforward_layernorm.weight") if sandwich else None,
         )
 
     embedding = read("model.embed_tokens.weight", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else read("lm_head.weight", config.vocab_size, hidden)
-    return Weights(
+    weights = Weights(
         dtype=dtype,
         embedding=embedding,
         layers=tuple(read_layer(index) for index in range(config.num_layers)),
-        final_norm=read("model.norm.weight", hidden),
+        final_norm=norm("model.norm.weight"),
         lm_head=method.make(head, None),
     )
+    if odd := [name for name in source.names() if name not in used and not UNUSED.fullmatch(name)]:
+        raise CheckpointError(
+            f"the checkpoint has {len(odd)} tensors that {config.architecture} does not use ({', '.join(odd[:4])}): "
+            "its config.json describes another model"
+        )
+    return weights
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

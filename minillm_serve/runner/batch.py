@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_serve.plan import RequestInit, StepPlan, StepResult
-
-
-class Matcher(Protocol):
-    """One sequence's position in a grammar (see :mod:`minillm_serve.guided`)."""
-
-    def fill_mask(self) -> NDArray[np.uint32]: ...
-    def accept(self, token_id: int) -> bool: ...
-
-
-class Grammar(Protocol):
-    """A compiled constraint, shared by all sequences that ask for the same one."""
-
-    def matcher(self) -> Matcher: ...
+from minillm_serve.plan import RequestInit, StepPlan, StepResult, TokenLogprobs
+from minillm_serve.runner.sampling_state import Grammar, SamplingState
 
 
 @dataclass(frozen=True)
@@ -44,6 +31,18 @@ class StepBatch:
     sampling: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class PromptPart:
+    """A stretch of one prompt that this step describes. flat: [N] indices into T of the tokens that predict ``tokens``
+    [N], which begin at index ``start`` of the prompt; count: likeliest tokens to name (-1: all)."""
+
+    rid: int
+    start: int
+    flat: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+    count: int
+
+
 class PersistentBatch:
     """Runner-side state of up to ``max_num_seqs`` requests. ``grammar_for`` gives the compiled grammar of a schema."""
 
@@ -53,19 +52,17 @@ class PersistentBatch:
         max_model_len: int,
         block_size: int,
         grammar_for: Callable[[str], Grammar] | None = None,
+        recompute: bool = False,
+        eos_token_ids: Collection[int] = (),
     ):
         self.block_size = block_size
-        self.tokens = np.zeros((max_num_seqs, max_model_len), np.int64)
+        self.recompute = recompute  # there is no KV cache: every step lays a sequence out from its first token
+        self.tokens = np.zeros((max_num_seqs, max_model_len), np.int32)
         self.tables = np.zeros((max_num_seqs, -(-max_model_len // block_size)), np.int64)
         self.num_tokens = np.zeros(max_num_seqs, np.int64)
         self.num_computed = np.zeros(max_num_seqs, np.int64)
         self.num_blocks = np.zeros(max_num_seqs, np.int64)
-        self.temperature = np.zeros(max_num_seqs, np.float32)
-        self.top_k = np.zeros(max_num_seqs, np.int64)
-        self.top_p = np.ones(max_num_seqs, np.float32)
-        self.seed = np.zeros(max_num_seqs, np.int64)
-        self.matchers: dict[int, Matcher] = {}
-        self._grammar_for = grammar_for
+        self.sampling = SamplingState(max_num_seqs, grammar_for, eos_token_ids)
         self._row: dict[int, int] = {}
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
 
@@ -89,37 +86,30 @@ class PersistentBatch:
         row = self._row[init.rid] = self._free_rows.pop()
         count = len(init.token_ids)
         self.tokens[row, :count] = init.token_ids
-        self.num_tokens[row], self.num_computed[row], self.num_blocks[row] = count, 0, 0
-        params = init.params
-        self.temperature[row], self.top_k[row], self.top_p[row] = params.temperature, params.top_k, params.top_p
-        self.seed[row] = init.seed
-        if params.structured_outputs is not None:
-            if self._grammar_for is None:
-                raise ValueError("this runner was built without guided decoding")
-            matcher = self._grammar_for(params.structured_outputs.json_text()).matcher()
-            for token in init.token_ids[init.num_prompt_tokens :]:  # resumed after preemption: walk there again
-                matcher.accept(token)
-            self.matchers[row] = matcher
+        self.num_tokens[row], self.num_computed[row], self.num_blocks[row] = count, init.num_computed, 0
+        self.sampling.insert(row, init)
 
     def _remove(self, rids: Iterable[int]) -> None:
         for rid in rids:
             if (row := self._row.pop(rid, None)) is not None:
-                self.matchers.pop(row, None)
+                self.sampling.remove(row)
                 self._free_rows.append(row)
 
     def _flatten(self, plan: StepPlan) -> StepBatch:
         rids = tuple(plan.num_tokens)
         rows = np.array([self._row[rid] for rid in rids], np.int64)
         counts = np.fromiter(plan.num_tokens.values(), np.int64, len(rids))
-        starts = np.concatenate(([0], counts.cumsum()))
         computed = self.num_computed[rows]
+        if self.recompute:
+            counts, computed = computed + counts, np.zeros_like(computed)
+        starts = np.concatenate(([0], counts.cumsum()))
         row_of_token = np.repeat(rows, counts)
         positions = np.arange(starts[-1]) + np.repeat(computed - starts[:-1], counts)
         blocks = self.tables[row_of_token, positions // self.block_size]
         return StepBatch(
             rids=rids,
             rows=rows,
-            ids=self.tokens[row_of_token, positions],
+            ids=self.tokens[row_of_token, positions].astype(np.int64),
             positions=positions,
             slots=blocks * self.block_size + positions % self.block_size,
             starts=starts,
@@ -128,19 +118,47 @@ class PersistentBatch:
             sampling=np.flatnonzero(computed + counts == self.num_tokens[rows]),
         )
 
-    def book(self, batch: StepBatch, sampled: NDArray[np.int64]) -> StepResult:
-        """Record a finished step. sampled: [S] ids for ``batch.sampling``."""
+    def prompt_parts(self, batch: StepBatch) -> list[PromptPart]:
+        """What this step tells about prompts whose log-probabilities were asked for. Before ``book``."""
+        asked = self.sampling.prompt_logprobs
+        parts = []
+        for index, row in enumerate(batch.rows.tolist()) if asked else ():
+            if row not in asked:
+                continue
+            count, length = asked[row]
+            first, after = int(self.num_computed[row]), int(batch.seq_lens[index])
+            stop = min(after, length - 1)  # the prompt's last token predicts no token of the prompt
+            flat = np.arange(first, stop) + batch.starts[index + 1] - after
+            parts.append(PromptPart(batch.rids[index], first + 1, flat, self.tokens[row, first + 1 : stop + 1], count))
+            if after >= length - 1:
+                del asked[row]
+        return [part for part in parts if len(part.flat)]
+
+    def book(
+        self,
+        batch: StepBatch,
+        sampled: NDArray[np.int64],
+        forbidden: NDArray[np.bool_] | None = None,
+        logprobs: Mapping[int, tuple[TokenLogprobs, ...]] | None = None,
+        prompt_logprobs: Mapping[int, tuple[int, tuple[TokenLogprobs, ...]]] | None = None,
+    ) -> StepResult:
+        """Record a finished step. sampled: [S] ids for ``batch.sampling``; forbidden: [S], where no token was left that
+        the request allows: the one drawn all the same must not reach its text."""
         self.num_computed[batch.rows] = batch.seq_lens
         rows = batch.rows[batch.sampling]
         room = self.num_tokens[rows] < self.tokens.shape[1]  # a request's last token is never computed on
         self.tokens[rows[room], self.num_tokens[rows[room]]] = sampled[room]
         self.num_tokens[rows] += 1
-        tokens, failed = {}, []
-        for index, row, token in zip(batch.sampling, rows.tolist(), sampled.tolist(), strict=True):
-            rid = batch.rids[index]
-            # An empty mask lets no token through; the one drawn all the same must not reach the text.
-            if row in self.matchers and not self.matchers[row].accept(token):
-                failed.append(rid)
-            else:
-                tokens[rid] = (token,)
-        return StepResult(tokens, tuple(failed))
+        tokens = {batch.rids[at]: (token,) for at, token in zip(batch.sampling.tolist(), sampled.tolist(), strict=True)}
+        failed = []
+        if self.sampling.constraints:
+            for at, row, token in zip(batch.sampling.tolist(), rows.tolist(), sampled.tolist(), strict=True):
+                if not self.sampling.add(row, token):
+                    failed.append(batch.rids[at])
+            if forbidden is not None:
+                failed += [batch.rids[at] for at in batch.sampling[forbidden].tolist()]
+        told = dict(logprobs or {})
+        for rid in failed:
+            tokens.pop(rid, None)
+            told.pop(rid, None)
+        return StepResult(tokens, tuple(dict.fromkeys(failed)), told, dict(prompt_logprobs or {}))

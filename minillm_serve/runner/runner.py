@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minillm_serve.attention.backends import KVCache
-from minillm_serve.model.llama import LlamaModel
-from minillm_serve.plan import StepPlan, StepResult
-from minillm_serve.runner.batch import PersistentBatch, StepBatch
+from minillm_serve.model.llama import Attention, LlamaModel
+from minillm_serve.plan import StepPlan, StepResult, TokenLogprobs
+from minillm_serve.runner.batch import PersistentBatch, PromptPart, StepBatch
+from minillm_serve.sample.logprobs import describe
 from minillm_serve.sample.sampler import SampleSettings, sample
+
+DESCRIBED_ROWS = 64  # prompt positions whose logits exist at once: 12 MB for a vocabulary of 49,152
 
 
 class Runner:
@@ -43,30 +46,57 @@ class Runner:
             seq_lens=batch.seq_lens.tolist(),
             query_lens=np.diff(batch.starts).tolist(),
         )
-        last = torch.from_numpy(batch.starts[1:][batch.sampling] - 1)
-        logits = self.model.forward(torch.from_numpy(batch.ids), torch.from_numpy(batch.positions), attention, last)
-        sampled = self.sample(logits, self._settings(batch, logits.shape[1])) if len(last) else last
-        return self.batch.book(batch, sampled.numpy())
+        last = batch.starts[1:][batch.sampling] - 1
+        parts = self.batch.prompt_parts(batch)
+        if parts:
+            logits, prompt_logprobs = self._describe_prompts(batch, attention, last, parts)
+        else:
+            logits, prompt_logprobs = self._run(self.model.forward, batch, attention, last), {}
+        if not len(last):
+            return self.batch.book(batch, last, prompt_logprobs=prompt_logprobs)
+        return self._sample(batch, logits, prompt_logprobs)
 
-    def _settings(self, batch: StepBatch, vocab_size: int) -> SampleSettings:
-        state, rows = self.batch, batch.rows[batch.sampling]
-        return SampleSettings(
-            temperature=torch.from_numpy(state.temperature[rows]),
-            top_k=torch.from_numpy(state.top_k[rows]),
-            top_p=torch.from_numpy(state.top_p[rows]),
-            seeds=torch.from_numpy(state.seed[rows]),
-            positions=torch.from_numpy(state.num_tokens[rows]),
-            allowed=self._allowed(rows, vocab_size),
-        )
+    def _run(
+        self, model: Callable[..., Tensor], batch: StepBatch, attention: Attention, last: NDArray[np.int64]
+    ) -> Tensor:
+        ids, positions = torch.from_numpy(batch.ids), torch.from_numpy(batch.positions)
+        return model(ids, positions, attention, torch.from_numpy(last))
 
-    def _allowed(self, rows: NDArray[np.int64], vocab_size: int) -> Tensor | None:
-        """[S, vocab] bool from the matchers' bitmasks (bit t % 32 of word t // 32), or None if nothing is guided."""
-        matchers = self.batch.matchers
-        if not any(int(row) in matchers for row in rows):
-            return None
-        allowed = np.ones((len(rows), vocab_size), np.bool_)
-        for index, row in enumerate(rows):
-            if (matcher := matchers.get(int(row))) is not None:
-                bits = np.unpackbits(matcher.fill_mask().view(np.uint8), bitorder="little")[:vocab_size]
-                allowed[index] = bits
-        return torch.from_numpy(allowed)
+    def _sample(
+        self,
+        batch: StepBatch,
+        logits: Tensor,
+        prompt_logprobs: dict[int, tuple[int, tuple[TokenLogprobs, ...]]],
+    ) -> StepResult:
+        """logits: [S, vocab], changed in place once the rows that ask for log-probabilities have been set aside."""
+        state, rows = self.batch.sampling, batch.rows[batch.sampling]
+        asked = [at for at, row in enumerate(rows.tolist()) if row in state.logprobs] if state.logprobs else []
+        raw = logits[torch.tensor(asked)] if asked else None
+        edits = state.edits(rows, logits.shape[1])
+        if edits is not None:
+            edits.apply(logits)
+        sampled = self.sample(logits, state.settings(rows, self.batch.num_tokens[rows]))
+        forbidden = None
+        if edits is not None:
+            forbidden = torch.isneginf(logits.gather(1, sampled.unsqueeze(1))[:, 0]).numpy()
+        logprobs = {}
+        if raw is not None:
+            entries = describe(raw, sampled[torch.tensor(asked)], [state.logprobs[int(rows[at])] for at in asked])
+            rids = (batch.rids[batch.sampling[at]] for at in asked)
+            logprobs = {rid: (entry,) for rid, entry in zip(rids, entries, strict=True)}
+        return self.batch.book(batch, sampled.numpy(), forbidden, logprobs, prompt_logprobs)
+
+    def _describe_prompts(
+        self, batch: StepBatch, attention: Attention, last: NDArray[np.int64], parts: Sequence[PromptPart]
+    ) -> tuple[Tensor, dict[int, tuple[int, tuple[TokenLogprobs, ...]]]]:
+        """Logits of the rows that sample, and the entries of each part, a few positions at a time."""
+        wanted = np.unique(np.concatenate([last, *(part.flat for part in parts)]))
+        hidden = self._run(self.model.hidden, batch, attention, wanted)
+        described = {}
+        for part in parts:
+            rows, tokens = torch.from_numpy(np.searchsorted(wanted, part.flat)), torch.from_numpy(part.tokens).long()
+            entries: list[TokenLogprobs] = []
+            for some, their in zip(rows.split(DESCRIBED_ROWS), tokens.split(DESCRIBED_ROWS), strict=True):
+                entries += describe(self.model.logits(hidden[some]), their, [part.count] * len(some))
+            described[part.rid] = part.start, tuple(entries)
+        return self.model.logits(hidden[torch.from_numpy(np.searchsorted(wanted, last))]), described

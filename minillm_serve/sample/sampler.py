@@ -1,87 +1,86 @@
-"""From logits to token ids: mask, temperature, top-k, top-p, then the Gumbel-max draw.
+"""From logits to token ids: temperature, min-p, top-k, top-p, typical-p, then the Gumbel-max draw. No full sort.
 
-The noise is a pure function of (request seed, position, token): the same request draws the same tokens whatever
-else is in the batch, and again after preemption.
+Masks, biases and penalties are in the logits already (:mod:`minillm_serve.sample.edits`). The order is vLLM's, and
+typical-p stands where transformers has it. A row's token depends on its own logits and settings alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from minillm_serve.sample.blocks import BlockedLogits
+from minillm_serve.sample.noise import BLOCK, block_noise, first_arrivals, streams
+from minillm_serve.sample.truncate import truncate
+
+FIRST_BLOCKS = 4
+
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """One row per sequence. temperature [S] fp32 (0 is greedy), top_k [S] (<= 0: all), top_p [S], seeds [S] int64,
-    positions [S] int64 (index of the token being drawn), allowed [S, vocab] bool or None (guided decoding)."""
+    """One row per sequence: temperature [S] fp32 (0 is greedy), top_k [S] int64 (<= 0: all), top_p [S] (1: off),
+    min_p [S] (0: off), typical_p [S] (1: off), seeds [S] int64, positions [S] int64 (index of the token drawn)."""
 
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+    min_p: Tensor
+    typical_p: Tensor
     seeds: Tensor
     positions: Tensor
-    allowed: Tensor | None = None
+
+    def __getitem__(self, rows: Tensor) -> SampleSettings:
+        return SampleSettings(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def sample(logits: Tensor, settings: SampleSettings) -> Tensor:
-    """logits: [S, vocab] fp32 -> token ids [S] int64."""
-    if settings.allowed is not None:
-        logits = logits.masked_fill(~settings.allowed, float("-inf"))
-    ids = logits.argmax(-1)
+    """logits: [S, vocab] fp32, -inf where a token is forbidden -> token ids [S] int64. Leaves its arguments alone."""
+    blocked = BlockedLogits.of(logits)
     rows = torch.nonzero(settings.temperature > 0).flatten()
-    if len(rows):
-        ids[rows] = _draw(logits[rows], settings, rows)
+    if not len(rows):
+        return blocked.argmax()
+    if len(rows) == len(logits):
+        return _draw(blocked, settings)
+    ids = blocked.argmax()
+    ids[rows] = _draw(blocked[rows], settings[rows])
     return ids
 
 
-def _draw(logits: Tensor, settings: SampleSettings, rows: Tensor) -> Tensor:
-    scaled = logits / settings.temperature[rows].unsqueeze(1)
-    scaled = keep_top(scaled, settings.top_k[rows], settings.top_p[rows])
-    return (scaled + gumbel_noise(settings.seeds[rows], settings.positions[rows], logits.shape[1])).argmax(-1)
+def _draw(logits: BlockedLogits, settings: SampleSettings) -> Tensor:
+    """Every row with a temperature above 0."""
+    limits = settings.min_p, settings.top_k, settings.top_p, settings.typical_p
+    kept, cut = truncate(logits, settings.temperature, *limits)
+    return gumbel_argmax(kept, settings.temperature, cut, streams(settings.seeds, settings.positions))
 
 
-def keep_top(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """-inf outside each row's top_k tokens, then outside the smallest set whose probability reaches top_p.
+def gumbel_argmax(logits: BlockedLogits, temperature: Tensor, cut: Tensor, stream: Tensor) -> Tensor:
+    """argmax of logits / temperature + noise over the tokens not under ``cut``: [S] int64.
 
-    The top-p set (Holtzman et al. 2020, arXiv:1904.09751) is taken over what top_k left, and is never empty.
+    A block's bound is its largest logit with its largest noise. The blocks of highest bound are opened first; then, of
+    the others, those whose bound is above the best token found there.
     """
-    limited = (top_k > 0) & (top_k < logits.shape[1])
-    if not bool(limited.any()) and bool((top_p >= 1).all()):
-        return logits
-    values, order = logits.sort(-1, descending=True)
-    rank = torch.arange(logits.shape[1], device=logits.device)
-    values = values.masked_fill(limited.unsqueeze(1) & (rank >= top_k.unsqueeze(1)), float("-inf"))
-    before = values.softmax(-1).cumsum(-1).roll(1, -1)
-    before[:, 0] = 0.0
-    values = values.masked_fill((before >= top_p.unsqueeze(1)) & (top_p < 1).unsqueeze(1), float("-inf"))
-    return torch.empty_like(values).scatter_(1, order, values)
+    rows, num_blocks = logits.maxima.shape
+    noise = -torch.log(first_arrivals(stream, torch.arange(num_blocks, device=stream.device).unsqueeze(0))[0])
+    bound = (logits.maxima.double() / temperature.unsqueeze(1)).add_(noise)
+    bound.masked_fill_(logits.maxima < cut.unsqueeze(1), float("-inf"))
 
+    def best_of(row: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+        """Score and token of the best in each of N blocks: row, block [N]."""
+        values = logits.blocks(row, block)
+        scores = (values.double() / temperature[row, None]).add_(block_noise(stream[row], block.unsqueeze(1))[:, 0])
+        score, lane = scores.masked_fill_(values < cut[row, None], float("-inf")).max(-1)
+        return score, block * BLOCK + lane
 
-def gumbel_noise(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
-    """Standard Gumbel noise [S, vocab] by a counter-based generator (Salmon et al. 2011): no state, no order.
-
-    argmax(logits + noise) is an exact draw from softmax(logits) (Maddison et al. 2014, arXiv:1411.0030).
-    """
-    stream = _mix(_mix(seeds) + positions)
-    bits = _mix(stream.unsqueeze(1) + torch.arange(vocab_size, device=seeds.device))
-    uniform = ((bits >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
-    return -torch.log(-torch.log(uniform)).float()
-
-
-def _mix(x: Tensor) -> Tensor:
-    """The splitmix64 step (Steele et al. 2014) on int64 tensors; products wrap modulo 2**64."""
-    x = x + _signed(0x9E3779B97F4A7C15)
-    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shift(x, 31)
-
-
-def _shift(x: Tensor, count: int) -> Tensor:
-    """Logical shift right: int64 tensors shift in copies of the sign, which the mask clears."""
-    return (x >> count) & ((1 << (64 - count)) - 1)
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+    first = bound.topk(min(FIRST_BLOCKS, num_blocks)).indices
+    row = torch.arange(rows, device=stream.device)
+    score, token = (x.view(rows, -1) for x in best_of(row.repeat_interleave(first.shape[1]), first.flatten()))
+    best, where = score.max(-1)
+    ids = token.gather(1, where.unsqueeze(1)).squeeze(1)
+    row, block = torch.nonzero(bound.scatter_(1, first, float("-inf")) > best.unsqueeze(1), as_tuple=True)
+    if len(row):
+        score, token = best_of(row, block)
+        winners = best.scatter_reduce_(0, row, score, "amax")[row] == score
+        ids[row[winners]] = token[winners]
+    return ids

@@ -1,135 +1,263 @@
 """One token budget, no phases: each step moves every request's ``num_computed`` toward its ``num_tokens``.
 
-A prompt chunk, a decode and the resume of a preempted request are the same line of arithmetic, so they share a
-batch freely (Agrawal et al. 2024, arXiv:2403.02310; vLLM's V1 scheduler).
+A prompt chunk, a decode, a prefix hit and the resume of a preempted request are the same line of arithmetic, so they
+share a batch freely (Agrawal et al. 2024, arXiv:2403.02310; vLLM's V1 scheduler).
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from minillm_serve.kv.manager import KVManager
 from minillm_serve.plan import RequestInit, StepPlan, StepResult
 from minillm_serve.request import FinishReason, Request
-from minillm_serve.sched.policy import FCFS
+from minillm_serve.sched import queues
+from minillm_serve.sched.policy import FCFS, Policy
+
+BATCHING = ("continuous", "static")
+
+
+@dataclass
+class _Draft:
+    """A plan while it is being made. budget: tokens still free in the step."""
+
+    budget: int
+    num_tokens: dict[int, int] = field(default_factory=dict)
+    new_requests: list[RequestInit] = field(default_factory=list)
+    new_blocks: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    preempted: list[int] = field(default_factory=list)
+
+    def plan(self, step: int, dropped: Iterable[int]) -> StepPlan:
+        return StepPlan(
+            step, self.num_tokens, tuple(self.new_requests), self.new_blocks, tuple(dropped), tuple(self.preempted)
+        )
 
 
 class Scheduler:
-    """Owns the requests and the KV manager; nobody else changes a request.
+    """Owns the requests and the KV manager; nobody else changes a request. Every step: schedule, then update.
 
-    max_num_seqs: requests in one step. max_num_batched_tokens: tokens computed in one step.
+    max_num_seqs: requests in one step. max_num_batched_tokens: tokens computed in one step. policy: order of the
+    queues. enable_chunked_prefill: read a prompt over several steps; else it waits until the whole of it fits in one.
+    batching: ``continuous``, or ``static``: a batch forms when the last one has ended whole, and nobody joins it later.
     """
 
-    def __init__(self, kv: KVManager, max_num_seqs: int, max_num_batched_tokens: int, policy: FCFS | None = None):
+    def __init__(
+        self,
+        kv: KVManager,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        policy: Policy | None = None,
+        *,
+        enable_chunked_prefill: bool = True,
+        batching: str = "continuous",
+    ):
+        if max_num_seqs < 1 or max_num_batched_tokens < 1:
+            raise ValueError(
+                f"a step needs room for a request and a token: max_num_seqs {max_num_seqs}, "
+                f"max_num_batched_tokens {max_num_batched_tokens}"
+            )
+        if batching not in BATCHING:
+            raise ValueError(f"batching must be one of {', '.join(BATCHING)}, got {batching!r}")
         self.kv = kv
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.policy = policy or FCFS()
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []  # in arrival order
+        self.enable_chunked_prefill = enable_chunked_prefill
+        self.batching = batching
+        self.waiting: list[Request] = []  # both queues: by rank, lowest first
+        self.running: list[Request] = []
         self.num_preemptions = 0
         self._requests: dict[int, Request] = {}
-        self._dropped: list[int] = []  # finished since the last plan: the runner still holds their state
+        self._queued: dict[int, tuple[int, float]] = {}  # waiting since: last step before, seconds
+        self._dropped: list[int] = []  # the runner may still hold their state: named in each plan until one comes back
+        self._in_flight: StepPlan | None = None
+        self._static_seats = 0
         self._step = 0
+        self._arrivals = itertools.count()
 
     def add(self, request: Request) -> None:
-        """Queue a request. It must fit the pool by itself, or it could never run (the engine checks at admission)."""
+        """Queue a request. Raises ValueError on one that could never run (the engine checks at admission)."""
         if not self.kv.fits(request.max_total_tokens):
             raise ValueError(f"request {request.rid} can never fit in {self.kv.num_blocks} blocks")
+        if not self.enable_chunked_prefill and request.num_prompt_tokens > self.max_num_batched_tokens:
+            raise ValueError(
+                f"request {request.rid} has {request.num_prompt_tokens} prompt tokens and can never fit in a step of "
+                f"{self.max_num_batched_tokens}: enable chunked prefill or raise max_num_batched_tokens"
+            )
+        request.arrival_step = self._step
+        request.rank = (self.policy.rank(request), next(self._arrivals))
         self._requests[request.rid] = request
-        self.waiting.append(request)
+        self._queued[request.rid] = (self._step, request.metrics.arrival)
+        queues.put(self.waiting, request)
+
+    def reset_prefix_cache(self) -> None:
+        """Let no later request find a prefix that was computed before this moment."""
+        self.kv.reset_prefix_cache()
 
     def has_work(self) -> bool:
         return bool(self._requests)
 
     def schedule(self) -> StepPlan:
         """Decide the next step: decodes and prompt chunks already running, then new requests while budget lasts."""
+        if self._in_flight is not None:
+            self._recover(self._in_flight)
         self._step += 1
-        num_tokens: dict[int, int] = {}
-        new_blocks: dict[int, tuple[int, ...]] = {}
-        preempted: list[int] = []
-        budget = self.max_num_batched_tokens
+        draft = _Draft(budget=self.max_num_batched_tokens)
+        self._continue_running(draft)
+        if not draft.preempted:
+            self._admit_waiting(draft)
+        self._in_flight = plan = draft.plan(self._step, self._dropped)
+        return plan
 
-        index = 0
-        while index < len(self.running) and budget > 0:
-            request = self.running[index]
-            count = min(request.num_tokens - request.num_computed, budget)
-            # Victims come from the tail, at or after `index`: none of them is in `num_tokens` yet.
-            while (blocks := self.kv.grow(request.rid, request.num_computed + count)) is None:
-                preempted.append(self._preempt_from(index))
-                if preempted[-1] == request.rid:
+    def _continue_running(self, draft: _Draft) -> None:
+        """Every running request as far as its known tokens and the budget go; preempt where its blocks cannot grow."""
+        kv, budget = self.kv, draft.budget
+        for request in self.running:  # shrinks at its tail while we walk: victims come from there, not yet planned
+            if budget == 0:
+                break
+            rid, end = request.rid, len(request.token_ids)
+            if (count := end - request.num_computed) > budget:
+                count, end = budget, request.num_computed + budget
+            while (blocks := kv.grow(rid, end)) is None:
+                draft.preempted.append(self._preempt_last())
+                if draft.preempted[-1] == rid:
                     break
             else:
-                num_tokens[request.rid], budget = count, budget - count
+                draft.num_tokens[rid] = count
+                budget -= count
                 if blocks:
-                    new_blocks[request.rid] = blocks
-                index += 1
+                    draft.new_blocks[rid] = blocks
+                if end % kv.block_size < count:  # the edge of a block is passed: it is full, let others find it
+                    kv.publish(rid, request.token_ids, end)
+        draft.budget = budget
 
-        admitted: list[RequestInit] = []
-        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs and not preempted:
-            request = self.policy.next_to_admit(self.waiting)
-            count = min(request.num_tokens, budget)
-            if (blocks := self.kv.grow(request.rid, count)) is None:
+    def _admit_waiting(self, draft: _Draft) -> None:
+        """New and preempted requests, strictly by rank: one that does not fit holds back all behind it."""
+        kv, seats = self.kv, self._free_seats()
+        while self.waiting and seats > 0 and draft.budget > 0:
+            request = self.waiting[0]
+            hit = self._prefix_hit(request)
+            cached = len(hit) * kv.block_size
+            if (count := self._first_chunk(request, cached, draft.budget)) == 0:
                 break
-            self.waiting.remove(request)
-            self.running.append(request)
-            admitted.append(self._init(request))
-            num_tokens[request.rid], new_blocks[request.rid], budget = count, blocks, budget - count
+            if (blocks := kv.admit(request.rid, hit, cached + count)) is None:
+                seats = 0
+                break
+            kv.publish(request.rid, request.token_ids, cached + count)
+            draft.new_requests.append(self._admit(request, cached))
+            draft.num_tokens[request.rid], draft.new_blocks[request.rid] = count, blocks
+            draft.budget -= count
+            seats -= 1
+        # A static batch goes on filling in the next step only if the token budget alone kept somebody out.
+        self._static_seats = seats if self.waiting else 0
 
-        finished, self._dropped = tuple(self._dropped), []
-        return StepPlan(self._step, num_tokens, tuple(admitted), new_blocks, finished, tuple(preempted))
+    def _free_seats(self) -> int:
+        """How many requests may join in this step."""
+        if self.batching == "static" and self.running:
+            return self._static_seats
+        return self.max_num_seqs - len(self.running)
 
-    def _preempt_from(self, index: int) -> int:
-        """Take all blocks of one running request at or after ``index``; it will be recomputed from its first token."""
-        victim = self.policy.victim(self.running[index:])
-        self.running.remove(victim)
+    def _prefix_hit(self, request: Request) -> tuple[int, ...]:
+        """The cached blocks a request begins with. With caching off, samples of one prompt still share it."""
+        salt = request.cache_salt
+        if not self.kv.enable_prefix_caching:
+            salt = None if request.group is None else ("group", str(request.group))
+        hit = self.kv.lookup(request.rid, request.token_ids, salt)
+        return () if request.skip_prefix_hit else hit
+
+    def _first_chunk(self, request: Request, cached: int, budget: int) -> int:
+        """Tokens a request would compute in its first step; 0: it must wait for a step with more room.
+
+        Without chunked prefill a prompt goes in whole. A preempted sequence may come back in chunks all the same: with
+        what it has generated it may be longer than any step.
+        """
+        remaining = request.num_tokens - cached
+        if remaining > budget and not self.enable_chunked_prefill and request.num_generated == 0:
+            return 0
+        return min(remaining, budget)
+
+    def _admit(self, request: Request, cached: int) -> RequestInit:
+        """Move the head of the waiting queue to the running one; its KV blocks are taken."""
+        del self.waiting[0]
+        queues.put(self.running, request)
+        self._leave_queue(request)
+        request.num_computed = cached
+        if request.metrics.first_scheduled is None:
+            request.metrics.first_scheduled = time.monotonic()
+            request.metrics.num_cached_tokens = cached
+            self.kv.stats.queries += request.num_tokens
+            self.kv.stats.hits += cached
+        return RequestInit(
+            request.rid, tuple(request.token_ids), request.num_prompt_tokens, request.params, request.seed, cached
+        )
+
+    def _preempt_last(self) -> int:
+        """Take all blocks of the running request of highest rank; what the cache forgets of it is computed again."""
+        victim = self.running.pop()
         self.kv.free(victim.rid)
         victim.num_computed = 0
         victim.metrics.num_preemptions += 1
         self.num_preemptions += 1
-        self.waiting.appendleft(victim)  # victims go latest first, so the queue's head stays the oldest
+        self._static_seats = 0
+        self._queued[victim.rid] = (self._step - 1, time.monotonic())
+        queues.put(self.waiting, victim)
         return victim.rid
 
-    def _init(self, request: Request) -> RequestInit:
-        if request.metrics.first_scheduled is None:
-            request.metrics.first_scheduled = time.monotonic()
-        return RequestInit(
-            request.rid, tuple(request.token_ids), request.num_prompt_tokens, request.params, request.seed
-        )
+    def _leave_queue(self, request: Request) -> None:
+        step, since = self._queued.pop(request.rid)
+        request.metrics.waiting_steps += max(0, self._step - 1 - step)
+        request.metrics.waiting_s += time.monotonic() - since
+
+    def _recover(self, failed: StepPlan) -> None:
+        """The last plan never came back (the runner failed): nobody knows what it wrote, so all running start over."""
+        self.kv.withdraw_promised()
+        dropped = [*self._dropped, *failed.preempted]
+        while self.running:
+            dropped.append(self._preempt_last())
+        self._dropped = list(dict.fromkeys(dropped))
 
     def update(self, plan: StepPlan, result: StepResult) -> list[Request]:
         """Book what the runner computed. Returns the requests that got new tokens (finished ones among them)."""
+        self.kv.written()
+        self._in_flight = None
+        self._dropped = self._dropped[len(plan.finished) :]
+        requests, sampled, failed = self._requests, result.tokens, result.failed
         changed = []
         for rid, count in plan.num_tokens.items():
-            request = self._requests.get(rid)
+            request = requests.get(rid)
             if request is None:  # aborted while the step ran
                 continue
             request.num_computed += count
-            for token in result.tokens.get(rid, ()):
-                self._append(request, token)
-                if request.finished:
-                    break
-            if rid in result.failed:
-                request.finish_reason = FinishReason.ERROR
-            if rid in result.tokens or request.finished:
+            if rid in sampled:
                 changed.append(request)
+                for token in sampled[rid]:
+                    self._append(request, token)
+                    if request.finish_reason is not None:
+                        break
+            if rid in failed:
+                request.finish_reason = FinishReason.ERROR
+                if rid not in sampled:
+                    changed.append(request)
         for request in changed:
-            if request.finished:
+            if request.finish_reason is not None:
                 self._drop(request)
         return changed
 
     def _append(self, request: Request, token: int) -> None:
-        """One new token, then the checks that end a request: EOS, stop token ids, length."""
+        """One new token, then the checks that end a request: EOS and stop token ids (after min_tokens), length."""
         request.token_ids.append(token)
+        params, length = request.params, len(request.token_ids)
         if request.metrics.first_token is None:
             request.metrics.first_token = time.monotonic()
-        if token in request.eos_token_ids and not request.params.ignore_eos:
+        may_stop = length >= request.num_prompt_tokens + params.min_tokens
+        if may_stop and token in request.eos_token_ids and not params.ignore_eos:
             request.finish_reason = FinishReason.STOP
-        elif token in request.params.stop_token_ids:
+        elif may_stop and token in params.stop_token_ids:
             request.finish_reason, request.stop_reason = FinishReason.STOP, token
-        elif request.num_tokens >= request.max_total_tokens:
+        elif length >= request.max_total_tokens:
             request.finish_reason = FinishReason.LENGTH
 
     def finish(self, rids: Iterable[int], reason: FinishReason, stop_reason: str | None = None) -> list[Request]:
@@ -145,9 +273,26 @@ class Scheduler:
     def _drop(self, request: Request) -> None:
         request.metrics.finished = time.monotonic()
         del self._requests[request.rid]
-        if request in self.running:
-            self.running.remove(request)
+        if queues.take(self.running, request):
             self._dropped.append(request.rid)
         else:
-            self.waiting.remove(request)
+            queues.take(self.waiting, request)
+            self._leave_queue(request)
         self.kv.free(request.rid)
+
+    def check(self) -> None:
+        """Assert the invariants that hold between steps: for tests, not for serving."""
+        self.kv.check()
+        queues.check(self.waiting)
+        queues.check(self.running)
+        assert len(self.running) <= self.max_num_seqs, "more running requests than max_num_seqs"
+        queued = [request.rid for request in (*self.waiting, *self.running)]
+        assert sorted(queued) == sorted(self._requests), "a request is in no queue, or in two"
+        assert self._queued.keys() == {request.rid for request in self.waiting}, "waiting times differ from the queue"
+        assert self.kv.tables().keys() == {request.rid for request in self.running}, "tables differ from running"
+        for request in self.waiting:
+            assert request.num_computed == 0, f"request {request.rid} waits with computed tokens"
+        for request in self.running:
+            assert 0 <= request.num_computed < request.num_tokens, f"request {request.rid} has nothing to compute"
+            room = len(self.kv.table(request.rid)) * self.kv.block_size
+            assert request.num_computed <= room, f"request {request.rid} has more computed tokens than room"

@@ -10,11 +10,12 @@ import signal
 import socket
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
-from minillm_serve.config import ConfigError, EngineConfig
+from minillm_serve.config import CHOICES, ConfigError, EngineConfig
 from minillm_serve.engine.async_engine import AsyncEngine
 from minillm_serve.model.store import DEFAULT_MODEL
 from minillm_serve.serve.api import create_app
@@ -22,7 +23,8 @@ from minillm_serve.serve.body import DEFAULT_MAX_BODY_BYTES
 
 # Flags that are fields of EngineConfig: vLLM's flag name, our field, type, what it sets.
 ENGINE_FLAGS = (
-    ("--dtype", "dtype", str, "weights and arithmetic: float32 or bfloat16"),
+    ("--dtype", "dtype", str, "weights and arithmetic"),
+    ("--quantization", "quantization", str, "arithmetic of the linear layers: int8 weights and activations"),
     ("--max-model-len", "max_model_len", int, "longest prompt plus output, in tokens (default: what the model allows)"),
     ("--max-num-seqs", "max_num_seqs", int, "requests computed in one step"),
     (
@@ -31,9 +33,23 @@ ENGINE_FLAGS = (
         int,
         "tokens computed in one step, prefill and decode",
     ),
+    ("--enable-chunked-prefill", "enable_chunked_prefill", bool, "read a long prompt over several steps"),
+    (
+        "--scheduling-policy",
+        "scheduling_policy",
+        str,
+        "who goes first: who came first, or the lowest priority",
+    ),
+    ("--enable-prefix-caching", "enable_prefix_caching", bool, "keep KV blocks for prompts that begin alike"),
+    ("--kv-cache-dtype", "kv_cache_dtype", str, "numbers in the KV cache; auto: those of --dtype"),
     ("--block-size", "block_size", int, "tokens per KV cache block"),
     ("--num-gpu-blocks-override", "num_kv_blocks", int, "KV cache blocks (default: as many as the KV memory holds)"),
-    ("--kv-cache-memory-bytes", "kv_cache_memory_bytes", int, "memory of the KV cache, in bytes"),
+    (
+        "--kv-cache-memory-bytes",
+        "kv_cache_memory_bytes",
+        int,
+        "memory of the KV cache, in bytes (default: a share)",
+    ),
     ("--num-threads", "num_threads", int, "CPU threads of the model (default: torch's choice)"),
 )
 # Idle connections close within this time; only what still runs afterwards is cancelled.
@@ -44,7 +60,7 @@ _DEFAULTS = {field.name: field.default for field in fields(EngineConfig)}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``minillm serve``."""
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL",
-                        help="known name or local model folder (default: %(default)s)")  # fmt: skip
+                        help="known name, local model folder or .gguf file (default: %(default)s)")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="TCP port, 0 for a free one (default: %(default)s)")
     parser.add_argument("--served-model-name", nargs="+", metavar="NAME",
@@ -52,7 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, field, kind, what in ENGINE_FLAGS:
         default = _DEFAULTS[field]
         shown = "" if default is None else f" (default: {default})"
-        parser.add_argument(flag, dest=field, type=kind, default=default, help=what + shown)
+        how: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        if field in CHOICES:
+            how["metavar"] = "|".join(choice for choice in CHOICES[field] if choice is not None)
+        parser.add_argument(flag, dest=field, default=default, help=what + shown, **how)
     parser.add_argument("--trace-file", type=Path, help="write every engine step to this JSON file at the end")
     parser.add_argument("--max-request-body-bytes", type=int, default=DEFAULT_MAX_BODY_BYTES,
                         help="larger request bodies get 413 (default: %(default)s)")  # fmt: skip

@@ -95,12 +95,16 @@ class RequestWatch:
         tokens = len(output.outputs[0].token_ids)
         if self._last is None:
             metrics.prompt_tokens.inc(len(output.prompt_token_ids))
-            metrics.time_to_first_token.observe(now - self._received)
             if output.metrics.first_scheduled is not None:
                 metrics.queue_time.observe(output.metrics.first_scheduled - output.metrics.arrival)
-        else:
-            metrics.inter_token_latency.observe(now - self._last)
-        metrics.generation_tokens.inc(tokens - self._tokens)
+        if self._last is None and output.metrics.first_token is not None:
+            metrics.time_to_first_token.observe(output.metrics.first_token - self._received)
+            metrics.generation_tokens.inc()
+            self._last, self._tokens = output.metrics.first_token, 1
+        # An output may bring several tokens (its reader was slow): each took its share of the time.
+        for _ in range(new := tokens - self._tokens):
+            metrics.inter_token_latency.observe((now - self._last) / new)
+        metrics.generation_tokens.inc(new)
         self._last, self._tokens = now, tokens
         if output.finished:
             self.end(output.outputs[0].finish_reason or FinishReason.STOP)
@@ -144,6 +148,12 @@ class _EngineCollector(Collector):
             gauge = GaugeMetricFamily(self._prefix + name, what, labels=LABELS)
             gauge.add_metric(self._labels, value)
             yield gauge
-        preemptions = CounterMetricFamily(f"{self._prefix}num_preemptions", "Preemptions.", labels=LABELS)
-        preemptions.add_metric(self._labels, stats.num_preemptions)
-        yield preemptions
+        counters = {
+            "num_preemptions": ("Preemptions.", stats.num_preemptions),
+            "prefix_cache_queries": ("Tokens looked up in the prefix cache.", stats.prefix_cache_queries),
+            "prefix_cache_hits": ("Tokens found in the prefix cache.", stats.prefix_cache_hits),
+        }
+        for name, (what, value) in counters.items():
+            counter = CounterMetricFamily(self._prefix + name, what, labels=LABELS)
+            counter.add_metric(self._labels, value)
+            yield counter

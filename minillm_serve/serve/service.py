@@ -13,8 +13,9 @@ from typing import Any
 
 from minillm_serve import __version__
 from minillm_serve.engine.async_engine import AsyncEngine
+from minillm_serve.engine.group import RequestGroup
 from minillm_serve.params import RequestError, SamplingParams
-from minillm_serve.request import FinishReason, Request, RequestOutput
+from minillm_serve.request import FinishReason, RequestOutput
 from minillm_serve.serve.errors import ApiError
 from minillm_serve.serve.metrics import Metrics
 
@@ -78,7 +79,7 @@ class Service:
         prompts: Sequence[list[int]],
         params: SamplingParams,
         default_max_tokens: int | None,
-    ) -> list[Request]:
+    ) -> list[RequestGroup]:
         """Check all prompts before any of them is queued. Raises :class:`RequestError`.
 
         default_max_tokens: for params without max_tokens; shortened to what the context leaves (None: all of it).
@@ -97,7 +98,7 @@ class Service:
                 raise
         return admitted
 
-    def follow(self, requests: Sequence[Request], label: str, received: float) -> list[Outputs]:
+    def follow(self, requests: Sequence[RequestGroup], label: str, received: float) -> list[Outputs]:
         """One stream of outputs for each request; a request is queued when its stream is first read.
 
         received: ``time.monotonic()`` when the HTTP request came in.
@@ -106,7 +107,7 @@ class Service:
             return [self._follow(requests[0], label, received)]
         return [self._follow(request, f"{label}-{index}", received) for index, request in enumerate(requests)]
 
-    async def _follow(self, request: Request, label: str, received: float) -> Outputs:
+    async def _follow(self, request: RequestGroup, label: str, received: float) -> Outputs:
         watch = self.metrics.watch(received)
         try:
             async with aclosing(self.engine.stream(request, label)) as outputs:
@@ -125,5 +126,5 @@ class Service:
 def usage_of(outputs: Sequence[RequestOutput]) -> dict[str, Any]:
     """OpenAI's ``usage`` of the latest outputs of all prompts of one HTTP request."""
     prompt = sum(len(output.prompt_token_ids) for output in outputs)
-    completion = sum(len(output.outputs[0].token_ids) for output in outputs)
+    completion = sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

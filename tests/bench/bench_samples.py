@@ -11,50 +11,62 @@ from minillm_serve.bench.stats import LoadResult, Timeline
 
 def request(
     external: str, prompt: int, arrival: float, first: float, finished: float, generated: int, preempted: int = 0
-):
+) -> dict[str, Any]:
     return {
         "id": external,
         "prompt_tokens": prompt,
+        "prompt_ids": list(range(prompt)),
+        "params": {"max_tokens": generated},
+        "eos_token_ids": [2],
+        "max_total_tokens": prompt + generated,
+        "seed": 0,
         "arrival": arrival,
+        "first_scheduled": arrival,
         "first_token": first,
         "finished": finished,
         "generated": generated,
         "preemptions": preempted,
+        "finish_reason": "length",
+        "stop_reason": None,
     }
 
 
-def step(
-    number: int, start: float, duration: float, tokens: dict[str, int], preempted: tuple[int, ...] = ()
-) -> dict[str, Any]:
+def step(number: int, start: float, seconds: float, num_tokens: dict[str, int], **plan: Any) -> dict[str, Any]:
     return {
         "step": number,
+        "num_tokens": num_tokens,
+        **plan,
         "start": start,
-        "duration": duration,
-        "num_tokens": tokens,
-        "preempted": list(preempted),
-        "running": len(tokens),
+        "schedule": 0.0,
+        "execute": seconds,
+        "update": 0.0,
+        "tokens": {},
+        "running": len(num_tokens),
         "waiting": 0,
         "free_blocks": 7,
+        "cached_blocks": 0,
     }
 
 
 def sample_trace() -> dict[str, Any]:
     """Request 0 prefills in two chunks beside request 1's decodes; request 1 is preempted after two tokens."""
     return {
-        "schema": "minillm-trace/1",
+        "schema": "minillm-trace/2",
         "config": {"model": "tiny"},
+        "num_blocks": 9,
         "requests": {
             "0": request("chatcmpl-a", 6, 10.0, 10.4, 10.7, 3),
             "1": request("chatcmpl-b", 3, 10.0, 10.1, 10.8, 4, preempted=1),
         },
         "steps": [
-            step(0, 10.0, 0.1, {"1": 3}),
-            step(1, 10.1, 0.1, {"1": 1, "0": 3}),
-            step(2, 10.3, 0.1, {"0": 3}, preempted=(1,)),
+            step(0, 10.0, 0.1, {"1": 3}, new_requests={"1": [3, 0]}),
+            step(1, 10.1, 0.1, {"1": 1, "0": 3}, new_requests={"0": [6, 0]}),
+            step(2, 10.3, 0.1, {"0": 3}, preempted=[1]),
             step(3, 10.4, 0.1, {"0": 1}),
-            step(4, 10.5, 0.1, {"0": 1, "1": 5}),
+            step(4, 10.5, 0.1, {"0": 1, "1": 5}, new_requests={"1": [5, 0]}),
             step(5, 10.7, 0.1, {"1": 1}),
         ],
+        "events": [],
     }
 
 

@@ -91,7 +91,11 @@ def test_select_leaves_the_trace_as_it_was() -> None:
 
 @pytest.mark.parametrize(
     ("trace", "message"),
-    [({}, "not an engine trace"), ({"schema": "minillm-trace/1", "requests": {}, "steps": []}, "empty")],
+    [
+        ({}, "not an engine trace"),
+        ({"schema": "minillm-trace/1"}, "no longer read"),
+        ({"schema": "minillm-trace/2", "requests": {}, "steps": []}, "empty"),
+    ],
 )
 def test_what_is_no_trace_is_refused(trace: dict, message: str) -> None:
     with pytest.raises(gantt.TraceError, match=message):
@@ -110,7 +114,7 @@ def test_requests_without_an_entry_get_no_bars() -> None:
 
 
 def test_the_trace_of_the_real_engine_adds_up(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """With a pool too small for all: prefill computes each prompt, and every generated token has its step."""
+    """With a pool too small for all: each prompt is computed or found, and every generated token has its step."""
     from minillm_serve import LLM, SamplingParams
 
     trace_file = tmp_path / "trace.json"
@@ -122,11 +126,13 @@ def test_the_trace_of_the_real_engine_adds_up(tiny_model_dir: Path, tmp_path: Pa
     drawn = gantt.bars(trace)
     assert len(drawn) == sum(len(step["num_tokens"]) for step in trace["steps"])
     assert any(request["preemptions"] for request in trace["requests"].values())
+    assert any(bar.cached for bar in drawn)
     for rid, request in trace["requests"].items():
         own = [bar for bar in drawn if bar.request == rid]
-        recomputed = any(bar.kind == "recompute" for bar in own)
-        assert recomputed or sum(bar.tokens for bar in own if bar.kind == "prefill") >= request["prompt_tokens"]
-        assert recomputed or sum(bar.kind == "decode" for bar in own) == request["generated"] - 1
+        prefill = sum(bar.tokens for bar in own if bar.kind == "prefill")
+        assert prefill + own[0].cached >= request["prompt_tokens"]
+        if not request["preemptions"]:
+            assert sum(bar.kind == "decode" for bar in own) == request["generated"] - 1
     ElementTree.fromstring(gantt.render_gantt(trace))
 
 

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from minillm_serve import LLM, EngineConfig, RequestError, SamplingParams
-from minillm_serve.engine.async_engine import AsyncEngine, EngineDeadError
+from minillm_serve.engine.async_engine import MAX_UNREAD, AsyncEngine, EngineDeadError
 
 GREEDY = SamplingParams(max_tokens=20, temperature=0.0, ignore_eos=True)
 LONG = SamplingParams(max_tokens=400, temperature=0.0, ignore_eos=True)
@@ -71,8 +71,8 @@ def test_leaving_a_stream_early_frees_its_blocks_and_harms_nobody(tiny_model_dir
     assert run(main()) == 20
 
 
-async def collect(engine, prompt, params=GREEDY):
-    async for output in engine.generate(prompt, params, prompt):
+async def collect(engine, prompt, params=GREEDY, **rest):
+    async for output in engine.generate(prompt, params, prompt, **rest):
         last = output
     return last
 
@@ -152,3 +152,81 @@ def test_every_step_is_reported(tiny_model_dir):
     prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
     assert sum(step.num_tokens for step in steps) == prompt_tokens + 4 * (GREEDY.max_tokens - 1)
     assert max(step.running for step in steps) <= 4 and all(step.duration_s > 0 for step in steps)
+
+
+def test_samples_stream_together_and_end_as_the_offline_ones_do(tiny_model_dir):
+    params = SamplingParams(n=3, temperature=1.0, seed=5, max_tokens=15)
+    [expected] = LLM(tiny_model_dir, num_kv_blocks=200).generate("several at once", params)
+
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            seen = [""] * 3
+            async for output in engine.generate("several at once", params, "n"):
+                for index, sample in enumerate(output.outputs):
+                    assert sample.index == index and sample.text.startswith(seen[index])
+                    seen[index] = sample.text
+            last = await collect(engine, "several at once", SamplingParams(n=2, best_of=3, seed=5, max_tokens=15))
+            await until(lambda: engine.stats().kv_blocks_used == 0)
+            return output, last
+
+    output, best = run(main())
+    assert output.finished and output.outputs == expected.outputs
+    assert {sample.token_ids for sample in best.outputs} < {sample.token_ids for sample in expected.outputs}
+
+
+def test_leaving_a_request_ends_all_its_samples(tiny_model_dir):
+    async def main():
+        async with running_engine(tiny_model_dir, max_num_seqs=2) as engine:
+            params = SamplingParams(n=5, max_tokens=400, ignore_eos=True)
+            stream = engine.generate("leaves with samples in the queue", params, "a")
+            await anext(stream)
+            assert (engine.stats().running, engine.stats().waiting) == (2, 3)
+            await stream.aclose()
+            await until(lambda: engine.stats().kv_blocks_used == 0)
+            assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+
+    run(main())
+
+
+def test_a_reader_that_does_not_read_costs_a_bounded_number_of_outputs(tiny_model_dir):
+    """It misses outputs, but no text: the last one is there and tells all."""
+
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            stream = engine.generate("reads late", LONG, "slow")
+            first = await anext(stream)
+            tokens = len(first.outputs[0].token_ids)
+            unread = engine._streams[first.rid]._unread
+            await until(lambda: unread and unread[-1].finished)
+            assert len(unread) <= MAX_UNREAD
+            rest = [output async for output in stream]
+            assert len(rest) <= MAX_UNREAD and rest[-1].finished and len(rest[-1].outputs[0].token_ids) == 400
+            assert len(first.outputs[0].token_ids) == tokens, "an output does not grow after it was given out"
+
+    run(main())
+
+
+def test_only_the_last_output_comes_if_no_more_are_wanted(tiny_model_dir):
+    async def main():
+        async with running_engine(tiny_model_dir) as engine:
+            group = await engine.prepare("no stream", GREEDY)
+            outputs = [output async for output in engine.stream(group, "final", final_only=True)]
+            return outputs, await collect(engine, "no stream")
+
+    outputs, streamed = run(main())
+    assert len(outputs) == 1 and outputs[0].outputs == streamed.outputs
+
+
+def test_priority_and_cache_salt_reach_the_scheduler(tiny_model_dir):
+    prompt = "the same prompt of many, many tokens, so that there is a block to share " * 2
+
+    async def main():
+        async with running_engine(tiny_model_dir, scheduling_policy="priority", block_size=4) as engine:
+            await collect(engine, prompt)
+            for salt, hit in (("mine", False), ("mine", True), ("yours", False), (None, True)):
+                output = await collect(engine, prompt, priority=3, cache_salt=salt)
+                assert (output.num_cached_tokens > 0) == hit
+            group = await engine.prepare(prompt, GREEDY, priority=-2)
+            assert group.samples[0].request.priority == -2
+
+    run(main())

@@ -197,12 +197,12 @@ def test_trace_accounts_for_every_token(tiny_model_dir, tmp_path):
     with LLM(tiny_model_dir, block_size=4, num_kv_blocks=16, trace_file=path) as llm:
         outputs = llm.generate(PROMPTS, GREEDY)
     trace = json.loads(path.read_text())
-    assert trace["schema"] == "minillm-trace/1"
+    assert trace["schema"] == "minillm-trace/2"
     for output, request in zip(outputs, trace["requests"].values(), strict=True):
         assert request["prompt_tokens"] == len(output.prompt_token_ids)
         assert request["generated"] == len(output.outputs[0].token_ids)
         assert request["arrival"] <= request["first_token"] <= request["finished"]
-    preempted = sum(len(step["preempted"]) for step in trace["steps"])
+    preempted = sum(len(step.get("preempted", ())) for step in trace["steps"])
     assert preempted == sum(request["preemptions"] for request in trace["requests"].values()) > 0
     starts = [step["start"] for step in trace["steps"]]
     assert starts == sorted(starts) and all(step["num_tokens"] for step in trace["steps"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minillm_serve import LLM, SamplingParams
+from minillm_serve.config import ConfigError
 from minillm_serve.kv.block_pool import BlockPool
 from minillm_serve.sched.policy import FCFS
 from minillm_serve.seams import KV_BLOCK_POOL, SAMPLE, SCHED_POLICY, SEAMS, Seams
@@ -25,8 +26,8 @@ class LastFreedFirst(BlockPool):
 
 
 class LastComeFirstServed(FCFS):
-    def next_to_admit(self, waiting):
-        return waiting[-1]
+    def rank(self, request):
+        return -request.rid
 
 
 def test_another_pool_gives_other_blocks_and_the_same_tokens(tiny_model_dir):
@@ -35,6 +36,29 @@ def test_another_pool_gives_other_blocks_and_the_same_tokens(tiny_model_dir):
     assert isinstance(mine.core.scheduler.kv.pool, LastFreedFirst)
     assert [o.outputs for o in mine.generate(PROMPTS, GREEDY)] == [o.outputs for o in plain.generate(PROMPTS, GREEDY)]
     mine.core.scheduler.kv.check()
+
+
+class NoSharing:
+    """The four methods that a pool needs when nothing is shared."""
+
+    def __init__(self, num_blocks: int):
+        pool = BlockPool(num_blocks)
+        self.allocate, self.free, self.refs = pool.allocate, pool.free, pool.refs
+        self._pool = pool
+
+    @property
+    def num_free(self) -> int:
+        return self._pool.num_free
+
+
+def test_a_pool_without_share_runs_with_prefix_caching_off_and_is_refused_with_it_on(tiny_model_dir):
+    seams = Seams({KV_BLOCK_POOL: NoSharing})
+    mine = LLM(tiny_model_dir, num_kv_blocks=64, enable_prefix_caching=False, seams=seams)
+    plain = LLM(tiny_model_dir, num_kv_blocks=64)
+    assert [o.outputs for o in mine.generate(PROMPTS, GREEDY)] == [o.outputs for o in plain.generate(PROMPTS, GREEDY)]
+    assert mine.stats().kv_blocks_used == 0
+    with pytest.raises(ConfigError, match="enable_prefix_caching=False"):
+        LLM(tiny_model_dir, num_kv_blocks=64, seams=seams)
 
 
 def test_another_policy_changes_who_goes_first(tiny_model_dir):

@@ -26,7 +26,7 @@ class KVMachine(RuleBasedStateMachine):
         length = self.lengths.get(rid, 0) + extra
         before = self.kv.table(rid)
         free = self.kv.num_free_blocks
-        new = self.kv.grow(rid, length)
+        new = self.kv.grow(rid, length) if rid in self.lengths else self.kv.admit(rid, (), length)
         if new is None:
             assert self.kv.blocks_for(length) - len(before) > free, "refused although it fits"
             assert self.kv.table(rid) == before and self.kv.num_free_blocks == free, "a refusal changed something"
@@ -66,10 +66,30 @@ def test_freeing_what_nobody_holds_is_an_error_that_changes_nothing():
         assert pool.num_used == 2
 
 
+def test_a_shared_block_is_free_when_its_last_holder_lets_go():
+    pool = BlockPool(3)
+    blocks = pool.allocate(2)
+    pool.share(blocks[:1])
+    assert [pool.refs(block) for block in range(3)] == [2, 1, 0]
+    pool.free(blocks)
+    assert (pool.num_free, pool.refs(0)) == (2, 1)
+    pool.free(blocks[:1])
+    assert (pool.num_free, pool.num_used) == (3, 0)
+
+
+def test_sharing_what_nobody_holds_is_an_error_that_changes_nothing():
+    pool = BlockPool(3)
+    blocks = pool.allocate(1)
+    for wrong in ([blocks[0], 2], [3], [-1], [blocks[0], blocks[0]]):
+        with pytest.raises(ValueError):
+            pool.share(wrong)
+        assert pool.refs(blocks[0]) == 1
+
+
 def test_check_notices_a_block_with_two_writers():
     kv = KVManager(4, 4)
-    kv.grow(0, 4)
-    kv.grow(1, 4)
+    kv.admit(0, (), 4)
+    kv.admit(1, (), 4)
     kv._tables[1][0] = kv._tables[0][0]
     with pytest.raises(AssertionError):
         kv.check()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from minillm_kernels import resolve
+from minillm_serve.model.config import ModelConfig
+from minillm_serve.model.linear import Unquantized
 from minillm_serve.model.loader import Checkpoint, CheckpointError, check_header
+from minillm_serve.model.weights import Weights, load_weights
 
 
 def write(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:
@@ -93,10 +98,84 @@ def test_shards_are_joined_and_may_not_point_outside(tmp_path):
             Checkpoint(tmp_path)
 
 
+def test_a_tensor_in_two_shards_is_refused(tmp_path):
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        save_file({"a": torch.ones(2)}, tmp_path / name)
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="tensor a is both in"):
+        Checkpoint(tmp_path)
+
+
+def tensors_of(weights: Weights) -> list[torch.Tensor]:
+    layer = weights.layers[-1]
+    return [weights.embedding, weights.final_norm, layer.input_norm, layer.qkv.packed, layer.down.packed]
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Weights:
+    return load_weights(Checkpoint(folder), ModelConfig.from_folder(folder), Unquantized(resolve("ref")), dtype)
+
+
+def rewrite(folder: Path, target: Path, change) -> Path:
+    """A copy of a model folder whose tensors have gone through ``change(dict) -> dict``."""
+    shutil.copytree(folder, target)
+    save_file(change(load_file(target / "model.safetensors")), target / "model.safetensors")
+    return target
+
+
+def test_shards_load_like_one_file(tiny_model_dir, tmp_path):
+    """Cut so that one layer's q, k and v lie in different shards."""
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny_model_dir, folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map = {name: f"model-{index % 3 + 1:05d}-of-00003.safetensors" for index, name in enumerate(sorted(tensors))}
+    for shard in set(weight_map.values()):
+        save_file({name: tensors[name] for name, place in weight_map.items() if place == shard}, folder / shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    assert all(map(torch.equal, tensors_of(load(folder)), tensors_of(load(tiny_model_dir))))
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("wanted", [torch.float32, torch.bfloat16])
+def test_checkpoints_of_any_float_type_are_converted(tiny_model_dir, tmp_path, stored, wanted):
+    folder = rewrite(tiny_model_dir, tmp_path / "copy", lambda tensors: {n: t.to(stored) for n, t in tensors.items()})
+    for got, original in zip(tensors_of(load(folder, wanted)), tensors_of(load(tiny_model_dir)), strict=True):
+        assert got.dtype == wanted
+        assert torch.equal(got, original.to(stored).to(wanted))
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ("model.layers.0.self_attn.q_proj.bias", r"1 tensors that LlamaForCausalLM does not use \(model\.layers\.0"),
+        ("model.layers.2.input_layernorm.weight", "does not use"),
+        ("model.layers.0.self_attn.q_norm.weight", "does not use"),
+        ("model.layers.0.mlp.experts.0.up_proj.weight", "does not use"),
+    ],
+)
+def test_a_tensor_that_nothing_uses_is_refused(tiny_model_dir, tmp_path, extra, sentence):
+    folder = rewrite(tiny_model_dir, tmp_path / "copy", lambda tensors: tensors | {extra: torch.ones(64)})
+    with pytest.raises(CheckpointError, match=sentence):
+        load(folder)
+
+
+def test_leftovers_of_old_versions_are_passed_over(tiny_model_dir, tmp_path):
+    extra = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(8) for layer in range(2)}
+    folder = rewrite(tiny_model_dir, tmp_path / "copy", lambda tensors: tensors | extra)
+    assert all(map(torch.equal, tensors_of(load(folder)), tensors_of(load(tiny_model_dir))))
+
+
+def test_integers_where_weights_should_be_are_refused(tiny_model_dir, tmp_path):
+    name = "model.layers.1.mlp.down_proj.weight"
+    change = {name: torch.ones(64, 96, dtype=torch.int8)}
+    folder = rewrite(tiny_model_dir, tmp_path / "copy", lambda tensors: tensors | change)
+    with pytest.raises(CheckpointError, match=r"torch\.int8, not floating-point"):
+        load(folder)
+
+
 def test_code_named_in_a_config_is_never_imported(tiny_model_dir, tmp_path):
     """A folder with ``auto_map`` and a module beside it: loading the model leaves the module alone."""
-    import shutil
-
     from minillm_serve import LLM, SamplingParams
 
     folder = tmp_path / "trap"

@@ -63,13 +63,13 @@ def test_leaving_with_several_prompts_ends_them_all(server: LiveServer):
 def test_leaving_a_waiting_request_takes_it_out_of_the_queue(server: LiveServer):
     """Four requests of 1024 tokens fill the 256 blocks: the fifth has to wait, until its client gives up."""
     before = counts(server)
-    body = BODY | {"prompt": [70] * 990, "max_tokens": 34, "stream": True}
+    bodies = [BODY | {"prompt": [70 + number] * 990, "max_tokens": 34, "stream": True} for number in range(5)]
 
     def unfinished() -> tuple[float, float]:
         return server.metric("num_requests_running"), server.metric("num_requests_waiting")
 
     with Brake(server, steps=0) as brake:
-        connections = [send(server, body) for _ in range(5)]
+        connections = [send(server, body) for body in bodies]
         brake.allow_when_told(things=5, steps=6)
         wait_until(lambda: unfinished() == (4, 1))
         connections.pop().close()

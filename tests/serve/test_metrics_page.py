@@ -14,7 +14,14 @@ HISTOGRAMS = (
     "iteration_tokens_total",
 )
 GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
-COUNTERS = ("num_preemptions", "prompt_tokens", "generation_tokens", "request_success")
+COUNTERS = (
+    "num_preemptions",
+    "prefix_cache_queries",
+    "prefix_cache_hits",
+    "prompt_tokens",
+    "generation_tokens",
+    "request_success",
+)
 
 
 def test_the_first_dozen_has_vllms_names_types_and_labels(server: LiveServer):
@@ -56,8 +63,10 @@ def test_counts_are_those_of_usage(server: LiveServer, client: openai.OpenAI):
     assert grown("e2e_request_latency_seconds_count") == 9
     assert grown("request_queue_time_seconds_count") == 9
     assert grown("inter_token_latency_seconds_count") == generated - 9
-    computed = sum(usage.prompt_tokens for usage in usages) + generated - 9
-    assert grown("iteration_tokens_total_sum") == computed, "each token but the last of a request is computed once"
+    needed = sum(usage.prompt_tokens for usage in usages) + generated - 9
+    spared = grown("prefix_cache_hits_total")
+    assert grown("iteration_tokens_total_sum") + spared == needed, "each token but a request's last: computed or cached"
+    assert 0 < spared <= grown("prefix_cache_queries_total"), "the chat's prompt comes three times"
 
 
 def test_a_refused_request_counts_nowhere(server: LiveServer):

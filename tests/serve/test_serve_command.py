@@ -102,6 +102,9 @@ def test_a_busy_port_is_one_clear_sentence(tiny_model_dir: Path):
         ("--trace-file", "/no/such/folder/trace.json", "/no/such/folder"),
         ("--max-num-seqs", "0", "max_num_seqs"),
         ("--dtype", "int3", "dtype"),
+        ("--quantization", "int3", "quantization"),
+        ("--scheduling-policy", "random", "scheduling_policy"),
+        ("--kv-cache-dtype", "fp4", "kv_cache_dtype"),
         ("--max-model-len", "5000", "max_model_len"),
     ],
 )
@@ -115,6 +118,12 @@ def test_a_flag_that_cannot_work_is_refused_by_name(tiny_model_dir: Path, flag: 
 def test_flags_have_vllms_names():
     args = build_parser(["serve"]).parse_args(["serve", "m", "--num-gpu-blocks-override", "7", "--max-num-seqs", "3"])
     assert (args.model, args.host, args.port, args.num_kv_blocks, args.max_num_seqs) == ("m", "127.0.0.1", 8000, 7, 3)
+    assert args.enable_prefix_caching and args.enable_chunked_prefill
+    more = ["--no-enable-prefix-caching", "--no-enable-chunked-prefill", "--scheduling-policy", "priority",
+            "--quantization", "int8", "--kv-cache-dtype", "int8"]  # fmt: skip
+    args = build_parser(["serve"]).parse_args(["serve", *more])
+    assert not args.enable_prefix_caching and not args.enable_chunked_prefill
+    assert (args.scheduling_policy, args.quantization, args.kv_cache_dtype) == ("priority", "int8", "int8")
 
 
 def test_the_listening_socket_lets_small_writes_go_out_at_once():

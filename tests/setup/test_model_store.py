@@ -36,11 +36,12 @@ def test_an_incomplete_cached_model_is_not_used(tiny_model, fake_pip):
 
 
 def test_what_is_no_model_is_refused_with_the_reason(tmp_path):
-    (tmp_path / "file.gguf").write_text("x")
+    (tmp_path / "file.bin").write_text("x")
     (tmp_path / "empty").mkdir()
     for wrong, reason in (
         (tmp_path / "empty", "it has no config.json"),
-        (tmp_path / "file.gguf", "is a file"),
+        (tmp_path / "file.bin", "is a file"),
+        (tmp_path / "absent.gguf", "no model"),
         (tmp_path / "absent", "no model"),
     ):
         with pytest.raises(ConfigError, match=reason):

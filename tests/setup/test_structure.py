@@ -76,7 +76,7 @@ def test_a_module_imports_only_from_what_stands_above_it(path):
 
 
 def test_modules_of_the_first_layer_do_not_import_in_a_circle():
-    order = {"config": 0, "params": 0, "request": 1, "plan": 2, "seams": 3}
+    order = {"config": 0, "params": 0, "plan": 1, "request": 2, "seams": 3}
     for name in order:
         path = ROOT / "minillm_serve" / f"{name}.py"
         if path.exists():

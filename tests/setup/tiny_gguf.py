@@ -66,19 +66,36 @@ def write_tiny_gguf(path: Path, weights: dict[str, np.ndarray], **changes) -> No
     writer.close()
 
 
+def tensor_shapes() -> dict[str, tuple[str, tuple[int, ...]]]:
+    """GGUF name -> (Hugging Face name, shape) of every weight of the tiny model."""
+    q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    blocks = {
+        "attn_norm": ("input_layernorm", (HIDDEN,)),
+        "attn_q": ("self_attn.q_proj", (q, HIDDEN)),
+        "attn_k": ("self_attn.k_proj", (kv, HIDDEN)),
+        "attn_v": ("self_attn.v_proj", (kv, HIDDEN)),
+        "attn_output": ("self_attn.o_proj", (HIDDEN, q)),
+        "ffn_norm": ("post_attention_layernorm", (HIDDEN,)),
+        "ffn_gate": ("mlp.gate_proj", (INNER, HIDDEN)),
+        "ffn_up": ("mlp.up_proj", (INNER, HIDDEN)),
+        "ffn_down": ("mlp.down_proj", (HIDDEN, INNER)),
+    }
+    return {
+        "token_embd.weight": ("model.embed_tokens.weight", (len(tiny_vocabulary()[0]), HIDDEN)),
+        "output_norm.weight": ("model.norm.weight", (HIDDEN,)),
+    } | {
+        f"blk.{layer}.{part}.weight": (f"model.layers.{layer}.{name}.weight", shape)
+        for layer in range(LAYERS)
+        for part, (name, shape) in blocks.items()
+    }
+
+
 def random_weights() -> dict[str, np.ndarray]:
     """Random float32 weights that bfloat16 holds exactly, under GGUF names and in Hugging Face's row order."""
-    from minillm_serve.model.gguf_convert import tensor_shapes
-
-    config = {
-        "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": LAYERS, "head_dim": HEAD_DIM,
-        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "tie_word_embeddings": True,
-        "vocab_size": len(tiny_vocabulary()[0]),
-    }  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     return {
         name: (torch.randn(shape, generator=generator) * 0.3).to(torch.bfloat16).float().numpy()
-        for name, (_, shape) in tensor_shapes(config).items()
+        for name, (_, shape) in tensor_shapes().items()
     }
 
 

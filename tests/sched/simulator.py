@@ -1,0 +1,133 @@
+"""A device without a model: it plays runner and model, and remembers what every KV slot really holds.
+
+The keys and values of a token are a function of all tokens up to it. So the simulator writes into each slot the
+*prefix* that ends there (interned: equal prefixes under one salt are one number), and before a token is "attended" it
+asserts that the slot holds this very sequence's own prefix. A block shared wrongly, freed too early, written twice,
+published before its time or found under another tenant's salt shows up as a slot with somebody else's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from minillm_serve.plan import StepPlan, StepResult
+from minillm_serve.request import Request
+
+EOS = 0
+
+
+class DeviceError(RuntimeError):
+    """The device failed in the middle of a step (on purpose)."""
+
+
+class Prefixes:
+    """Numbers for prefixes: one per (salt, tokens), the same for the same content."""
+
+    def __init__(self) -> None:
+        self._ids: dict[tuple[object, int], int] = {}
+
+    def extend(self, path: list[int], tokens: Sequence[int], salt: object) -> None:
+        """Append to ``path`` the prefix that ends at each of ``tokens``."""
+        for token in tokens:
+            path.append(self._ids.setdefault((path[-1] if path else salt, token), len(self._ids)))
+
+    @staticmethod
+    def next_token(prefix: int, seed: int, vocab: int) -> int:
+        """The oracle "model": a token that depends on the whole prefix and the request's seed."""
+        return ((prefix * 2654435761 + seed * 40503 + 12345) >> 8) % vocab
+
+
+@dataclass
+class Running:
+    """What the device knows of one request: only what plans have told it, plus its salt (the truth to check by)."""
+
+    tokens: list[int]
+    computed: int
+    seed: int
+    salt: object
+    epoch: int
+    table: list[int] = field(default_factory=list)
+    path: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Device:
+    """Runs plans. ``epoch`` counts the resets of the prefix cache: nothing computed before one may be read after it."""
+
+    block_size: int
+    vocab: int
+    prefixes: Prefixes = field(default_factory=Prefixes)
+    sequences: dict[int, Running] = field(default_factory=dict)
+    salts: dict[int, object] = field(default_factory=dict)
+    memory: dict[int, tuple[int, int]] = field(default_factory=dict)  # slot -> (prefix, epoch of its writer)
+    epoch: int = 0
+    reads: int = 0
+
+    def alone(self, request: Request) -> list[int]:
+        """The tokens this request gets with the device to itself."""
+        tokens, path = list(request.token_ids[: request.num_prompt_tokens]), []
+        self.prefixes.extend(path, tokens, self.salts[request.rid])
+        while True:
+            token = self.prefixes.next_token(path[-1], request.seed, self.vocab)
+            tokens.append(token)
+            if (token == EOS and not request.params.ignore_eos) or len(tokens) >= request.max_total_tokens:
+                return tokens
+            self.prefixes.extend(path, [token], self.salts[request.rid])
+
+    def execute(self, plan: StepPlan, fail: str | None = None) -> StepResult:
+        """fail: None, or where to raise: ``before`` anything, ``applied`` (deltas booked), ``written`` (half of it)."""
+        if fail == "before":
+            raise DeviceError(fail)
+        self._apply(plan)
+        if fail == "applied":
+            raise DeviceError(fail)
+        self._write(plan, stop_after=plan.total_tokens // 2 if fail else None)
+        if fail:
+            raise DeviceError(fail)
+        return StepResult(self._read(plan))
+
+    def _apply(self, plan: StepPlan) -> None:
+        for rid in (*plan.finished, *plan.preempted):
+            self.sequences.pop(rid, None)
+        for init in plan.new_requests:
+            assert init.rid not in self.sequences, f"request {init.rid} is new twice"
+            new = Running(list(init.token_ids), init.num_computed, init.seed, self.salts[init.rid], self.epoch)
+            self.prefixes.extend(new.path, new.tokens, new.salt)
+            self.sequences[init.rid] = new
+        for rid, blocks in (plan.new_blocks or {}).items():
+            self.sequences[rid].table.extend(blocks)
+
+    def _slot(self, sequence: Running, position: int) -> int:
+        return sequence.table[position // self.block_size] * self.block_size + position % self.block_size
+
+    def _write(self, plan: StepPlan, stop_after: int | None) -> None:
+        written: set[int] = set()
+        for rid, count in plan.num_tokens.items():
+            sequence = self.sequences[rid]
+            assert sequence.computed + count <= len(sequence.tokens), f"request {rid} computes unknown tokens"
+            for position in range(sequence.computed, sequence.computed + count):
+                if stop_after is not None and len(written) >= stop_after:
+                    return
+                slot = self._slot(sequence, position)
+                assert slot not in written, "two writers of one slot in one step"
+                written.add(slot)
+                self.memory[slot] = (sequence.path[position], sequence.epoch)
+
+    def _read(self, plan: StepPlan) -> dict[int, tuple[int, ...]]:
+        """After all writes, as in each layer of a real model: every position must hold the sequence's own prefix."""
+        sampled = {}
+        for rid, count in plan.num_tokens.items():
+            sequence = self.sequences[rid]
+            sequence.computed += count
+            for position in range(sequence.computed):
+                content = self.memory.get(self._slot(sequence, position))
+                expected = (sequence.path[position], sequence.epoch)
+                assert content == expected, f"request {rid} reads foreign memory at position {position}"
+            self.reads += sequence.computed
+            if sequence.computed == len(sequence.tokens):
+                token = self.prefixes.next_token(sequence.path[-1], sequence.seed, self.vocab)
+                sequence.tokens.append(token)
+                self.prefixes.extend(sequence.path, [token], sequence.salt)
+                sampled[rid] = (token,)
+        return sampled
