@@ -165,9 +165,7 @@ def test_a_tokenizer_without_exact_bytes_is_refused() -> None:
 
 def poor_tokenizer(missing: bytes) -> Tokenizer:
     """Byte-level, without a token of its own for the bytes in ``missing``; they only stand in longer tokens."""
-    visible = {
-        byte: char for char, byte in __import__("minillm_serve.guided.vocab", fromlist=["x"]).BYTE_LEVEL.items()
-    }
+    visible = {byte: char for char, byte in __import__("minillm_serve.guided.vocab", fromlist=["x"]).BYTE_LEVEL.items()}
     vocab = {"<|endoftext|>": 0}
     singles = [bytes([byte]) for byte in range(256) if byte not in missing]
     longer = [
