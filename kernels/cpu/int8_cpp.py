@@ -12,6 +12,7 @@ from torch import Tensor
 
 from minillm_kernels.cpu.build import bind
 from minillm_kernels.cpu.linear_cpp import check_bias, check_input, panel_width
+from minillm_kernels.cpu.memory import weight_memory
 from minillm_kernels.ref import INT8_GROUP
 
 QUAD = 4  # bytes of one lane's product
@@ -31,7 +32,7 @@ def pack_linear_int8(weight: Tensor) -> Int8Panels:
     weight = weight.float().contiguous()
     rows, depth = weight.shape
     width = panel_width()
-    codes = torch.empty(-(-rows // width), -(-depth // QUAD), width, QUAD, dtype=torch.uint8)
+    codes = weight_memory(-(-rows // width), -(-depth // QUAD), width, QUAD, dtype=torch.uint8)
     scales = torch.empty(rows)
     _packer()(weight.data_ptr(), codes.data_ptr(), scales.data_ptr(), rows, depth, torch.get_num_threads())
     return Int8Panels(codes, scales, depth)

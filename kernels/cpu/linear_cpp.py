@@ -16,32 +16,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from minillm_kernels.cpu.build import bind
+from minillm_kernels.cpu.memory import weight_memory
 
 
 @dataclass(frozen=True)
 class PanelWeight:
-    """A fp32 weight in panels, [ceil(out / width), in, width], the last one filled up with zeros."""
+    """A fp32 weight in panels (layout in ``linear.cpp``), filled up with zeros; halves: kept in 16 bits a value."""
 
     data: Tensor
     out_features: int
+    in_features: int
+    halves: bool
 
 
 def pack_linear(weight: Tensor) -> PanelWeight | Tensor:
-    """weight: [out, in]. fp32 weights are copied into panels; other dtypes stay as they are, for torch."""
+    """weight: [out, in]. fp32 weights are copied into panels; other dtypes stay as they are, for torch.
+
+    Values whose last 16 bits are all zero, as those of a bf16 checkpoint, are kept in half the memory without loss.
+    """
     if weight.dtype != torch.float32:
         return weight
     weight = weight.contiguous()
     rows, depth = weight.shape
-    panels = torch.empty(-(-rows // panel_width()), depth, panel_width())
-    _packer()(weight.data_ptr(), panels.data_ptr(), rows, depth, torch.get_num_threads())
-    return PanelWeight(panels, rows)
+    halves = not (weight.view(torch.int32) & 0xFFFF).any().item()
+    shape = (-(-rows // panel_width()), -(-depth // 2), 1 if halves else 2, panel_width())
+    panels = weight_memory(*shape, dtype=torch.float32)
+    _packer()(weight.data_ptr(), panels.data_ptr(), rows, depth, halves, torch.get_num_threads())
+    return PanelWeight(panels, rows, depth, halves)
 
 
 def linear(x: Tensor, weight: PanelWeight | Tensor, bias: Tensor | None) -> Tensor:
     """x: [T, in] fp32 -> [T, out]. Raises ValueError on another shape or dtype than the weight's."""
     if isinstance(weight, Tensor):
         return functional.linear(x, weight, bias)
-    x = check_input(x, weight.data.shape[1])
+    x = check_input(x, weight.in_features)
     out = torch.empty(x.shape[0], weight.out_features)
     _kernel()(
         x.data_ptr(),
@@ -50,6 +58,7 @@ def linear(x: Tensor, weight: PanelWeight | Tensor, bias: Tensor | None) -> Tens
         out.data_ptr(),
         *x.shape,
         weight.out_features,
+        weight.halves,
         torch.get_num_threads(),
     )
     return out
@@ -79,9 +88,9 @@ def panel_width() -> int:
 
 @functools.cache
 def _kernel() -> Callable[..., None]:
-    return bind("linear_f32", [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int])
+    return bind("linear_f32", [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int] * 2)
 
 
 @functools.cache
 def _packer() -> Callable[..., None]:
-    return bind("pack_f32", [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_int])
+    return bind("pack_f32", [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_int] * 2)

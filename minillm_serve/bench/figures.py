@@ -83,11 +83,12 @@ def efficiency(result: dict[str, Any], size: ModelSize, limits: Limits, gguf_byt
     A share is left out where its limit, or the type of the arithmetic (llama.cpp's mixed ones), is not known.
     """
     dtype = result["dtype"]
-    step_bytes = gguf_bytes if dtype == "gguf" else size.step_bytes(dtype)
+    kept = (result.get("info") or {}).get("weight_bytes")  # an engine may keep weights smaller than it computes
+    step_bytes = gguf_bytes if dtype == "gguf" else kept or size.step_bytes(dtype)
     rate = result["decode_tok_s"]
     gb_s = rate * step_bytes / 1e9 if rate and step_bytes else None
-    tokens = result["prompt_tokens"] + result["requests"] * result["max_tokens"]
-    gflop_s = tokens * size.flop_per_token / median(result["seconds_runs"]) / 1e9
+    flop = size.flop(result["prompt_tokens"], result["requests"] * result["max_tokens"])
+    gflop_s = flop / median(result["seconds_runs"]) / 1e9
     compute = limits.get({"float32": "fp32_gflop_s", "int8": "int8_gop_s"}.get(dtype, ""))
     return {
         "gb_s": gb_s,

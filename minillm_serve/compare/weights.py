@@ -17,15 +17,16 @@ MAX_HEADER = 100 << 20
 @dataclass(frozen=True)
 class ModelSize:
     """parameters: all. streamed: those that every decode step reads whole: an embedding table that is not also the
-    output matrix is left out, since a token reads one row of it."""
+    output matrix is left out, since a token reads one row of it. output: those of the output matrix."""
 
     parameters: int
     streamed: int
+    output: int
 
-    @property
-    def flop_per_token(self) -> int:
-        """One multiply and one add for each weight; attention over the context, small here, is not counted."""
-        return 2 * self.streamed
+    def flop(self, prompt_tokens: int, new_tokens: int) -> int:
+        """One multiply and one add for each weight that a token needs: a prompt needs no output matrix. Attention over
+        the context, small here, is not counted; prompt tokens found in a prefix cache are, as if they were computed."""
+        return 2 * (self.streamed - self.output) * (prompt_tokens + new_tokens) + 2 * self.output * new_tokens
 
     def step_bytes(self, dtype: str) -> int:
         """Bytes of weights that one decode step reads."""
@@ -41,8 +42,8 @@ def model_size(folder: Path) -> ModelSize:
         raise ConfigError(f"{folder} holds no .safetensors file, whose header tells the model's size")
     total = sum(prod(shape) for shape in shapes.values())
     untied = any(name.endswith(OUTPUT) for name in shapes)
-    embedding = sum(prod(shape) for name, shape in shapes.items() if name.endswith(EMBEDDING)) if untied else 0
-    return ModelSize(total, total - embedding)
+    embedding = sum(prod(shape) for name, shape in shapes.items() if name.endswith(EMBEDDING))
+    return ModelSize(total, total - embedding if untied else total, embedding)
 
 
 def read_header(path: Path) -> dict[str, dict]:

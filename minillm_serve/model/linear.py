@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,6 +12,8 @@ from minillm_kernels import Ops
 
 class Linear(Protocol):
     """x: [T, in] -> [T, out]."""
+
+    packed: Any
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -42,3 +44,10 @@ class Unquantized:
 
     def make(self, weight: Tensor, bias: Tensor | None) -> PackedLinear:
         return PackedLinear(self.ops, self.ops.pack_linear(weight), bias)
+
+
+def weight_bytes(layer: Linear) -> int:
+    """Memory of a layer's weight as it is kept, which is what a step reads of it."""
+    packed = layer.packed
+    parts = [getattr(packed, field.name) for field in fields(packed)] if is_dataclass(packed) else [packed]
+    return sum(part.nbytes for part in parts if isinstance(part, Tensor))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minillm_serve.model.config import ModelConfig
-from minillm_serve.model.linear import Linear, LinearMethod
+from minillm_serve.model.linear import Linear, LinearMethod, weight_bytes
 from minillm_serve.model.loader import CheckpointError
 
 # What files carry and no forward pass reads: tables that old versions saved, and the copy of a tied head.
@@ -55,6 +55,12 @@ class Weights:
     layers: tuple[LayerWeights, ...]
     final_norm: Tensor
     lm_head: Linear
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of matrices that every step reads whole."""
+        layers = [part for layer in self.layers for part in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+        return sum(map(weight_bytes, [*layers, self.lm_head]))
 
 
 def load_weights(source: TensorSource, config: ModelConfig, method: LinearMethod, dtype: torch.dtype) -> Weights:

@@ -42,6 +42,22 @@ def test_a_row_has_the_same_bits_in_every_batch_and_at_every_place(n_out, n_in):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("n_out", "n_in"), SHAPES)
+def test_bf16_values_are_kept_in_half_the_memory_and_give_the_same_bits(n_out, n_in, monkeypatch):
+    ops, weight = resolve("cpp"), random(n_out, n_in, seed=1).bfloat16().float()
+    short = ops.pack_linear(weight)
+    finer = weight.clone()
+    finer[0, 0] += 2.0**-20  # one value that needs its last bits: nothing may be lost
+    whole = ops.pack_linear(finer)
+    assert (short.halves, whole.halves, short.data.nbytes * 2) == (True, False, whole.data.nbytes)
+    for rows in (1, 5, 8, 9):
+        x = random(rows, n_in)
+        ours, theirs = ops.linear(x, short, None), ops.linear(x, whole, None)
+        assert torch.equal(ours[:, 1:], theirs[:, 1:])
+        torch.testing.assert_close(ours, REF.linear(x, weight, None), rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
 def test_the_number_of_threads_changes_no_bit():
     ops, x, threads = resolve("cpp"), random(9, 77), torch.get_num_threads()
     packed = ops.pack_linear(random(500, 77, seed=1))

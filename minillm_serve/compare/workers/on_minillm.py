@@ -20,7 +20,7 @@ class MiniLLM:
         if "num_kv_blocks" not in settings:
             settings.setdefault("kv_cache_memory_bytes", KV_CACHE_BYTES)
         if command["dtype"] == "int8":
-            settings.setdefault("quantization", "int8")
+            settings = {"quantization": "int8", "kv_cache_dtype": "int8", **settings}
         else:
             settings.setdefault("dtype", command["dtype"])
         self._llm = LLM(command["model"], **settings)
@@ -29,6 +29,9 @@ class MiniLLM:
             "version": __version__,
             "max_num_batched_tokens": config.max_num_batched_tokens,
             "kernels": config.kernels,
+            "quantization": config.quantization,
+            "kv_cache_dtype": config.kv_cache_dtype,
+            "weight_bytes": self._llm.core.runner.model.weights.step_bytes,
             "settings": command["settings"],
         }
 
