@@ -26,10 +26,18 @@ Step = Callable[[], object]
 Cell = Callable[[Ops], Step]
 
 
-def linear_step(ops: Ops, rows: int, int8: bool = False) -> Step:
-    """All projections of one step over ``rows`` tokens; every layer has weights of its own, as in a model."""
+def linear_step(ops: Ops, rows: int, int8: bool = False, bf16_values: bool = False) -> Step:
+    """All projections of one step over ``rows`` tokens; every layer has weights of its own, as in a model.
+
+    bf16_values: fp32 weights as a bf16 checkpoint gives them, whose last 16 bits are zero.
+    """
     pack, linear = (ops.pack_linear_int8, ops.linear_int8) if int8 else (ops.pack_linear, ops.linear)
-    weights = [[pack(torch.randn(n_out, n_in)) for n_in, n_out in PROJECTIONS] for _ in range(LAYERS)]
+
+    def weight(n_out: int, n_in: int) -> torch.Tensor:
+        values = torch.randn(n_out, n_in)
+        return values.bfloat16().float() if bf16_values else values
+
+    weights = [[pack(weight(n_out, n_in)) for n_in, n_out in PROJECTIONS] for _ in range(LAYERS)]
     inputs = [torch.randn(rows, n_in) for n_in, _ in PROJECTIONS]
     return lambda: [linear(x, w, None) for layer in weights for x, w in zip(inputs, layer, strict=True)]
 
@@ -57,22 +65,26 @@ def attention_step(ops: Ops, sequences: int, length: int, queries: int, int8: bo
 def pointwise_step(ops: Ops, rows: int) -> Step:
     """Both norms, the rotary embedding and the gated activation of all layers over ``rows`` tokens."""
     x, residual, weight = torch.randn(rows, HIDDEN), torch.randn(rows, HIDDEN), torch.randn(HIDDEN)
-    qkv, gate_up = torch.randn(rows, HEADS + 2 * GROUPS, DIM), torch.randn(rows, 2 * INNER)
+    qkv, gate_up = torch.randn(LAYERS, rows, HEADS + 2 * GROUPS, DIM), torch.randn(rows, 2 * INNER)
     cos, sin = torch.randn(2, rows, DIM // 2)
 
-    def layer() -> list[torch.Tensor]:
+    def layer(index: int) -> list[torch.Tensor]:
         return [
             ops.add_rms_norm(x, residual.clone(), weight, 1e-5)[0],
-            ops.rope(qkv[:, : HEADS + GROUPS], cos, sin),
+            ops.rope(qkv[index, :, : HEADS + GROUPS], cos, sin),
             ops.add_rms_norm(x, residual.clone(), weight, 1e-5)[0],
             ops.silu_mul(gate_up),
         ]
 
-    return lambda: [layer() for _ in range(LAYERS)]
+    return lambda: [layer(index) for index in range(LAYERS)]
 
 
 CELLS: dict[str, Cell] = {
     **{f"linear, {rows} rows": (lambda ops, rows=rows: linear_step(ops, rows)) for rows in (1, 8, 50, 512)},
+    **{
+        f"linear, bf16 values, {rows} rows": (lambda ops, rows=rows: linear_step(ops, rows, bf16_values=True))
+        for rows in (1, 8, 50, 512)
+    },
     **{f"linear int8, {rows} rows": (lambda ops, rows=rows: linear_step(ops, rows, True)) for rows in (1, 8, 50, 512)},
     "attention, 1 decode over 512 tokens": lambda ops: attention_step(ops, 1, 512, 1),
     "attention, 50 decodes over 100 tokens": lambda ops: attention_step(ops, 50, 100, 1),

@@ -58,6 +58,16 @@ vf silu(vf x) { return x * sigmoid(x); }
 // 0.5 x (1 + tanh(u)) = x sigmoid(2 u)
 vf gelu_tanh(vf x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * (x * x * x))); }
 
+// (first, second) turned by the angle of (cos, sin), n <= LANES pairs.
+void rotate(float *first, float *second, const float *cos, const float *sin, int64_t n) {
+    const bool all = n == LANES;
+    const vf a = all ? load(first) : load_some(first, n), b = all ? load(second) : load_some(second, n);
+    const vf c = all ? load(cos) : load_some(cos, n), s = all ? load(sin) : load_some(sin, n);
+    const vf turned_a = a * c - b * s, turned_b = b * c + a * s;
+    if (all) store(first, turned_a), store(second, turned_b);
+    else store_some(first, turned_a, n), store_some(second, turned_b, n);
+}
+
 template <class F>
 void gated(const float *gate_up, int64_t rows, int64_t n, float *out, int64_t threads, F activation) {
 #pragma omp parallel for num_threads(threads_for(rows * n, threads)) schedule(static)
@@ -114,19 +124,17 @@ EXPORT void add_rms_norm(const float *x, float *residual, const float *weight, f
     }
 }
 
-// qk: [rows] at stride, [heads][2 * half] -> out: [rows][heads][2 * half]; cos, sin: [rows][half]
-EXPORT void rope(const float *qk, int64_t stride, const float *cos, const float *sin, int64_t rows, int64_t heads,
-                 int64_t half, float *out, int64_t threads) {
+// qk: [rows] at stride, [heads][2 * half], rotated in place; cos, sin: [rows][half]
+EXPORT void rope(float *qk, int64_t stride, const float *cos, const float *sin, int64_t rows, int64_t heads,
+                 int64_t half, int64_t threads) {
 #pragma omp parallel for num_threads(threads_for(2 * rows * heads * half, threads)) schedule(static)
-    for (int64_t r = 0; r < rows; ++r) {
-        const float *c = cos + r * half, *s = sin + r * half;
+    for (int64_t r = 0; r < rows; ++r)
         for (int64_t h = 0; h < heads; ++h) {
-            const float *first = qk + r * stride + 2 * h * half, *second = first + half;
-            float *to = out + 2 * (r * heads + h) * half;
-            along(half, to, [](vf a, vf b, vf c, vf s) { return a * c - b * s; }, first, second, c, s);
-            along(half, to + half, [](vf a, vf b, vf c, vf s) { return b * c + a * s; }, first, second, c, s);
+            float *first = qk + r * stride + 2 * h * half;
+            for (int64_t i = 0; i < half; i += LANES)
+                rotate(first + i, first + half + i, cos + r * half + i, sin + r * half + i,
+                       std::min<int64_t>(LANES, half - i));
         }
-    }
 }
 
 // gate_up: [rows][2 * n] -> out: [rows][n]

@@ -14,7 +14,7 @@ from minillm_kernels.cpu.build import bind
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _rms_norm = bind("rms_norm", [_POINTER, _INT, _INT, _POINTER, _FLOAT, _INT, _INT, _POINTER, _INT])
 _add_rms_norm = bind("add_rms_norm", [_POINTER, _POINTER, _POINTER, _FLOAT, _INT, _INT, _POINTER, _INT])
-_rope = bind("rope", [_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER, _INT])
+_rope = bind("rope", [_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _INT])
 _silu_mul = bind("silu_mul", [_POINTER, _INT, _INT, _POINTER, _INT])
 _gelu_tanh_mul = bind("gelu_tanh_mul", [_POINTER, _INT, _INT, _POINTER, _INT])
 _argmax = bind("argmax", [_POINTER, _INT, _INT, _POINTER, _INT])
@@ -75,7 +75,10 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 
 
 def rope(qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Same contract as :func:`minillm_kernels.ref.rope`; qk may be cut out of wider rows (of queries, keys, values)."""
+    """Same contract as :func:`minillm_kernels.ref.rope`, in place: qk may be cut out of wider rows, and stays there.
+
+    Queries, keys and values of a token then still lie side by side, and attention reads them without a copy.
+    """
     tokens, heads, dim = qk.shape
     if qk.dtype != torch.float32 or cos.dtype != torch.float32 or sin.dtype != torch.float32:
         return ref.rope(qk, cos, sin)
@@ -83,7 +86,7 @@ def rope(qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         raise ValueError(f"rope of {list(qk.shape)} takes angles of {[tokens, dim // 2]}, got {list(cos.shape)}")
     if qk.stride(2) != 1 or qk.stride(1) != dim:
         qk = qk.contiguous()
-    cos, sin, out = cos.contiguous(), sin.contiguous(), torch.empty(tokens, heads, dim)
+    cos, sin = cos.contiguous(), sin.contiguous()
     _rope(
         qk.data_ptr(),
         qk.stride(0),
@@ -92,10 +95,9 @@ def rope(qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         tokens,
         heads,
         dim // 2,
-        out.data_ptr(),
         torch.get_num_threads(),
     )
-    return out
+    return qk
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:

@@ -170,6 +170,7 @@ class _Demo:
         self.trace_file.unlink(missing_ok=True)
         arguments = [str(self.folder), "--served-model-name", "minillm-demo", "--dtype", "float32"]
         arguments += ["--num-threads", str(settings.threads), "--trace-file", str(self.trace_file)]
+        arguments += ["--no-enable-prefix-caching"]  # the runs repeat their prompts: each must do all the work
         self._say("1/5", f"starting the server on {weights_name(self.folder)}")
         with ServerProcess(arguments, settings.output_dir / "demo-server.log", settings.port) as server:
             self._progress(f"ready at {server.base_url}")

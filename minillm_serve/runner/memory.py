@@ -9,6 +9,7 @@ from minillm_serve.config import ConfigError, EngineConfig
 
 FREE_MEMORY_SHARE = 0.4  # the rest is for activations, other programs and the page cache
 UNKNOWN_FREE_BYTES = 4 << 30
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def num_kv_blocks(config: EngineConfig, bytes_per_token: int, max_model_len: int) -> int:
@@ -50,13 +51,12 @@ def _system_available() -> int:
 
 
 def _cgroup_available() -> int:
-    folder = Path("/sys/fs/cgroup")
     for limit_name, used_name in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            limit, used = (int((folder / name).read_text(encoding="ascii")) for name in (limit_name, used_name))
+            limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in (limit_name, used_name))
         except (OSError, ValueError):  # absent, or "max"
             continue
         return max(0, limit - used)
