@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from minillm_serve import __version__
 from minillm_serve.config import ConfigError
@@ -118,6 +119,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=None, help="makes sampling repeatable")
     parser.add_argument("--quantization", default=None, help="int8: 8-bit weights and activations (default: none)")
     parser.add_argument("--raw", action="store_true", help="continue the text as it is, without the chat template")
+    parser.add_argument("--trace-file", type=Path, default=None, help="write every engine step to this JSON file")
     parser.set_defaults(run=_generate)
 
 
@@ -125,7 +127,7 @@ def _generate(args: argparse.Namespace) -> None:
     from minillm_serve import LLM, SamplingParams
 
     params = SamplingParams(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
-    llm = LLM(model=args.model, quantization=args.quantization)
+    llm = LLM(model=args.model, quantization=args.quantization, trace_file=args.trace_file)
     try:
         if args.raw:
             [output] = llm.generate(args.prompt, params)

@@ -101,6 +101,10 @@ class LLM:
             raise
         return [done[rid] for rid in rids]
 
+    def reset_prefix_cache(self) -> None:
+        """Let no later request find a prefix computed before now: for measurements that must do all the work."""
+        self.core.scheduler.reset_prefix_cache()
+
     def stats(self) -> EngineStats:
         """Queues, KV blocks and preemptions now."""
         return self.core.stats()

@@ -66,7 +66,8 @@ class Trace:
         }
 
     def write(self, path: str | Path) -> None:
-        """Save as JSON."""
+        """Save as JSON; the folder is made if it is not there."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(self.content(), separators=(",", ":")), encoding="utf-8")
 
     def seconds(self, moment: float | None) -> float | None:

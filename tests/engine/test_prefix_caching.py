@@ -71,3 +71,12 @@ def test_after_an_interrupted_step_nothing_unwritten_is_believed(tiny_model_dir,
     runner.model.forward = forward
     assert answers(llm) == uncached
     llm.core.scheduler.check()
+
+
+def test_a_reset_makes_the_next_request_do_all_the_work(tiny_model_dir):
+    llm = LLM(tiny_model_dir, num_kv_blocks=256)
+    first, again = (llm.generate(PROMPTS[0], GREEDY)[0] for _ in range(2))
+    llm.reset_prefix_cache()
+    afresh = llm.generate(PROMPTS[0], GREEDY)[0]
+    assert (first.num_cached_tokens, afresh.num_cached_tokens) == (0, 0) and again.num_cached_tokens > 0
+    assert first.outputs[0].token_ids == afresh.outputs[0].token_ids
