@@ -156,6 +156,13 @@ def test_throughput_is_the_median_and_shares_are_of_the_measured_limits() -> Non
     assert result["gflop_s"] == pytest.approx(2.7) and result["share_of_compute"] == pytest.approx(0.027)
 
 
+def test_an_engine_that_keeps_its_weights_smaller_is_measured_by_what_it_reads() -> None:
+    size = ModelSize(parameters=1_000_000, streamed=500_000_000, output=100_000_000)
+    ours = measured("minillm", 1.0, 2.0, 4.0, cell=SINGLE)
+    ours.info["weight_bytes"] = 10**9
+    assert result_of(ours, size, LIMITS)["gb_s"] == pytest.approx(20 * 1.0)
+
+
 def test_a_figure_that_has_no_meaning_is_left_out() -> None:
     size = ModelSize(1, 1, 0)
     together_result = result_of(measured("minillm:int8", 1.0), size, LIMITS)

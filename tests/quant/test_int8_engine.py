@@ -8,7 +8,7 @@ import torch
 from minillm_kernels import resolve
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.config import ConfigError
-from minillm_serve.model.linear import Unquantized
+from minillm_serve.model.linear import Unquantized, weight_bytes
 from minillm_serve.quant.int8 import Int8
 
 PROMPTS = ["Once upon a time", "The scheduler gives every request its share", "What is the capital of France?"]
@@ -24,7 +24,9 @@ def test_a_layer_holds_one_byte_a_weight_and_stays_near_the_fp32_one():
     torch.manual_seed(0)
     ops = resolve()
     weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(10, 64)
-    exact, rounded = (method(ops).make(weight, bias)(x) for method in (Unquantized, Int8))
+    whole, short = (method(ops).make(weight, bias) for method in (Unquantized, Int8))
+    assert (weight_bytes(whole), weight_bytes(short)) == (4 * weight.numel(), weight.numel() + 4 * len(weight))
+    exact, rounded = whole(x), short(x)
     assert 0 < (rounded - exact).norm() / (exact - bias).norm() < 0.015
 
 

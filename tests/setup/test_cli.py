@@ -127,7 +127,11 @@ def test_the_extras_named_in_messages_are_those_of_pyproject(pyproject):
 
 
 @pytest.mark.model
-def test_generate_answers_with_the_real_model(capsys):
-    status, out, err = run(capsys, "generate", "What is the capital of France?", "--max-tokens", "12")
+def test_generate_answers_with_the_real_model_and_leaves_a_trace_that_replays(capsys, tmp_path):
+    trace = tmp_path / "not there yet" / "trace.json"
+    question = ("generate", "What is the capital of France?", "--max-tokens", "12", "--trace-file", str(trace))
+    status, out, err = run(capsys, *question)
     assert status == 0, err
     assert "Paris" in out
+    status, out, err = run(capsys, "trace", "replay", str(trace))
+    assert status == 0 and "every plan is the recorded one" in out, err
