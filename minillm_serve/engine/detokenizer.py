@@ -9,7 +9,7 @@ from typing import Protocol
 
 import tokenizers
 
-from minillm_serve.guided.vocab import BYTE_LEVEL
+from minillm_serve.guided.automaton.vocab import BYTE_LEVEL
 from minillm_serve.model.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"  # what a decoder writes where bytes do not (yet) form a character

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from minillm_serve.guided.automaton.matcher import CompiledGrammar, Matcher
+from minillm_serve.guided.automaton.vocab import vocab_of
 from minillm_serve.guided.errors import SchemaError
-from minillm_serve.guided.grammar import Builder
-from minillm_serve.guided.matcher import CompiledGrammar, Matcher
-from minillm_serve.guided.normalise import Normaliser
-from minillm_serve.guided.vocab import vocab_of
+from minillm_serve.guided.grammar.old_grammar import Builder
+from minillm_serve.guided.schema.normalise import Normaliser
 
 __all__ = ["CompiledGrammar", "Matcher", "SchemaError", "compile_json_schema"]
 

@@ -12,11 +12,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from minillm_serve.guided import SchemaError, compile_json_schema
-from minillm_serve.guided.grammar import Builder
-from minillm_serve.guided.matcher import MAX_MASKS, CompiledGrammar
-from minillm_serve.guided.normalise import Normaliser
-from minillm_serve.guided.pushdown import MAX_STATES
-from minillm_serve.guided.vocab import Vocab, token_bytes, vocab_of
+from minillm_serve.guided.grammar.old_grammar import Builder
+from minillm_serve.guided.automaton.matcher import MAX_MASKS, CompiledGrammar
+from minillm_serve.guided.schema.normalise import Normaliser
+from minillm_serve.guided.automaton.pushdown import MAX_STATES
+from minillm_serve.guided.automaton.vocab import Vocab, token_bytes, vocab_of
 from minillm_serve.model.tokenizer import Tokenizer as OurTokenizer
 
 
@@ -165,7 +165,7 @@ def test_a_tokenizer_without_exact_bytes_is_refused() -> None:
 
 def poor_tokenizer(missing: bytes) -> Tokenizer:
     """Byte-level, without a token of its own for the bytes in ``missing``; they only stand in longer tokens."""
-    visible = {byte: char for char, byte in __import__("minillm_serve.guided.vocab", fromlist=["x"]).BYTE_LEVEL.items()}
+    visible = {byte: char for char, byte in __import__("minillm_serve.guided.automaton.vocab", fromlist=["x"]).BYTE_LEVEL.items()}
     vocab = {"<|endoftext|>": 0}
     singles = [bytes([byte]) for byte in range(256) if byte not in missing]
     longer = [

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from minillm_serve.guided.dfa import Dfa, literal
 from minillm_serve.guided.errors import SchemaError, pointer
-from minillm_serve.guided.numeric import number_dfa
-from minillm_serve.guided.schema import (
+from minillm_serve.guided.schema.nodes import (
     ArraySchema,
     Interval,
     LiteralSchema,
@@ -23,8 +21,10 @@ from minillm_serve.guided.schema import (
     ObjectSchema,
     StringSchema,
 )
-from minillm_serve.guided.spelling import QUOTE, add_string, is_spellable, literals
-from minillm_serve.guided.strings import CharTable, KeyLeaf, StringLeaf
+from minillm_serve.guided.text.dfa import Dfa, literal
+from minillm_serve.guided.text.numeric import number_dfa
+from minillm_serve.guided.text.spelling import QUOTE, add_string, is_spellable, literals
+from minillm_serve.guided.text.strings import CharTable, KeyLeaf, StringLeaf
 
 MAX_NESTING = 64  # objects and arrays one inside the other in a generated text
 IMPOSSIBLE = 10**9

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 
@@ -59,20 +60,46 @@ class Interval:
         return not self.meet(Interval(low=value, high=value)).empty
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression (ECMA 262, searched for, not anchored) or a ``format`` that a string must match.
+
+    negated: it must not match. path: where it stands in the schema, for messages.
+    """
+
+    text: str
+    is_format: bool = False
+    negated: bool = False
+    path: str = field(default="", compare=False)
+
+
 @dataclass(eq=False, frozen=True)
 class StringSchema:
-    """Strings of ``min_length`` to ``max_length`` code points (None: any number)."""
+    """Strings of ``min_length`` to ``max_length`` code points (None: any number) that match all ``patterns``.
+
+    excluded: strings that are not allowed, whatever else holds.
+    """
 
     min_length: int = 0
     max_length: int | None = None
+    patterns: tuple[Pattern, ...] = ()
+    excluded: frozenset[str] = frozenset()
 
 
 @dataclass(eq=False, frozen=True)
 class NumberSchema:
-    """Numbers inside an interval; ``integer`` keeps those without a fractional part."""
+    """Numbers inside an interval. ``integer``: only those without a fractional part; ``fractional``: only the others.
+
+    multiples: each of them (exact, as written in the schema) divides the number; not_multiples: none of them does.
+    excluded: numbers that are not allowed, whatever else holds.
+    """
 
     interval: Interval = Interval()
     integer: bool = False
+    fractional: bool = False
+    multiples: tuple[Fraction, ...] = ()
+    not_multiples: tuple[Fraction, ...] = ()
+    excluded: frozenset[int | float] = frozenset()
 
 
 @dataclass(eq=False, frozen=True)
@@ -83,25 +110,62 @@ class LiteralSchema:
 
 
 @dataclass(eq=False, frozen=True)
+class Contains:
+    """Between ``low`` and ``high`` (None: any number) of the items from index ``start`` on satisfy ``node``."""
+
+    node: Node
+    low: int = 1
+    high: int | None = None
+    start: int = 0
+
+
+@dataclass(eq=False, frozen=True)
 class ArraySchema:
-    """``prefix`` nodes first, then ``items``; between ``min_items`` and ``max_items`` (None: any number) of them."""
+    """``prefix`` nodes first, then ``items``; between ``min_items`` and ``max_items`` (None: any number) of them.
+
+    unique: no two items are equal. contains: each of these holds too.
+    """
 
     prefix: tuple[Node, ...]
     items: Node
     min_items: int = 0
     max_items: int | None = None
+    unique: bool = False
+    contains: tuple[Contains, ...] = ()
+
+
+@dataclass(eq=False, frozen=True)
+class Witness:
+    """Some member with a name that is not in ``properties`` satisfies ``node``.
+
+    pattern: the name matches it; None: the name matches none of the object's ``patterns``. This is what the complement
+    of patternProperties and additionalProperties asks for.
+    """
+
+    pattern: Pattern | None
+    node: Node
 
 
 @dataclass(eq=False, frozen=True)
 class ObjectSchema:
-    """Named properties in the order in which they are written, then further ones whose values satisfy ``extra``.
+    """Named properties in the order in which they are written, then further ones.
 
-    Every required name is in ``properties``. A property whose node accepts nothing is forbidden.
+    Every required name is in ``properties``. A property whose node accepts nothing is forbidden. The value of a
+    property in ``properties`` satisfies just its node: what patterns say about that name is already met into it. The
+    value of a further one satisfies the nodes of all ``patterns`` that its name matches, or ``extra`` if none does.
+    names: what every name must be, as alternatives' strings (None: anything); it too is already applied to
+    ``properties``. dependents: where the key is present, the names are too. witnesses: see :class:`Witness`.
     """
 
     properties: dict[str, Node] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
     extra: Node = None  # type: ignore[assignment]  # set by every caller; a Node, NEVER when no further names
+    patterns: tuple[tuple[Pattern, Node], ...] = ()
+    names: tuple[StringSchema | LiteralSchema, ...] | None = None
+    min_properties: int = 0
+    max_properties: int | None = None
+    dependents: dict[str, frozenset[str]] = field(default_factory=dict)
+    witnesses: tuple[Witness, ...] = ()
 
 
 Alternative = StringSchema | NumberSchema | LiteralSchema | ArraySchema | ObjectSchema
@@ -139,7 +203,7 @@ def allows_scalar(alternative: Alternative, value: Any) -> bool:
     """Does this string or number schema accept the scalar ``value``? (Literals are compared by :func:`json_key`.)"""
     kind = kind_of(value)
     match alternative:
-        case StringSchema(low, high):
+        case StringSchema(low, high, ()):
             return kind == "string" and len(value) >= low and (high is None or len(value) <= high)
         case NumberSchema(interval, integer):
             return kind == "number" and interval.contains(value) and (not integer or value == int(value))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from minillm_serve.guided.grammar import Members, Value
-from minillm_serve.guided.strings import CharTable
+from minillm_serve.guided.grammar.old_grammar import Members, Value
+from minillm_serve.guided.text.strings import CharTable
 
 MAX_CONFIGS = 1_000
 MAX_STATES = 4_096

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from minillm_serve.guided.dfa import Dfa, Steps
+from minillm_serve.guided.text.dfa import Dfa, Steps
 
 QUOTE = b'"'
 EXACT_INTEGERS = 10**15  # below this an integer survives the way through a float, so 3 may be written 3.0

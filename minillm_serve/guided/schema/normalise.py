@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from minillm_serve.guided.algebra import disjoint, meet_all
-from minillm_serve.guided.document import lookup, parse_schema
 from minillm_serve.guided.errors import SchemaError, pointer
-from minillm_serve.guided.keywords import (
+from minillm_serve.guided.schema.algebra import disjoint, meet_all
+from minillm_serve.guided.schema.document import lookup, parse_schema
+from minillm_serve.guided.schema.keywords import (
     check_keywords,
     read_count,
     read_list,
@@ -17,7 +17,7 @@ from minillm_serve.guided.keywords import (
     read_types,
     shown,
 )
-from minillm_serve.guided.schema import (
+from minillm_serve.guided.schema.nodes import (
     ANY,
     NEVER,
     Alternative,

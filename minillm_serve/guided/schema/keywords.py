@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minillm_serve.guided.errors import SchemaError, pointer
-from minillm_serve.guided.schema import KINDS
+from minillm_serve.guided.schema.nodes import KINDS
 
 ANNOTATIONS = frozenset(
     {

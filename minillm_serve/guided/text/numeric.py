@@ -16,9 +16,9 @@ from functools import lru_cache
 from math import ceil, floor, inf, isinf, nextafter
 from typing import Any
 
-from minillm_serve.guided.dfa import Dfa, materialise
-from minillm_serve.guided.schema import Interval
-from minillm_serve.guided.spelling import EXACT_INTEGERS
+from minillm_serve.guided.schema.nodes import Interval
+from minillm_serve.guided.text.dfa import Dfa, materialise
+from minillm_serve.guided.text.spelling import EXACT_INTEGERS
 
 MAX_DIGITS = 64  # of an integer part; keeps every text far from the overflow of a double and of int()
 MAX_FRACTION = 32

@@ -6,11 +6,11 @@ from collections import OrderedDict
 
 import numpy as np
 
-from minillm_serve.guided.grammar import Value
-from minillm_serve.guided.masks import fill
-from minillm_serve.guided.pushdown import Automaton, State
-from minillm_serve.guided.strings import CharTable
-from minillm_serve.guided.vocab import Vocab
+from minillm_serve.guided.automaton.masks import fill
+from minillm_serve.guided.automaton.pushdown import Automaton, State
+from minillm_serve.guided.automaton.vocab import Vocab
+from minillm_serve.guided.grammar.old_grammar import Value
+from minillm_serve.guided.text.strings import CharTable
 
 MAX_MASKS = 256
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain, product
 
-from minillm_serve.guided.schema import (
+from minillm_serve.guided.schema.nodes import (
     ANY,
     NEVER,
     Alternative,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minillm_serve.guided.pushdown import Automaton, Config, Stack, State
-from minillm_serve.guided.strings import BODY, DEAD, END, CharTable, KeyLeaf, decode
-from minillm_serve.guided.vocab import Vocab
+from minillm_serve.guided.automaton.pushdown import Automaton, Config, Stack, State
+from minillm_serve.guided.automaton.vocab import Vocab
+from minillm_serve.guided.text.strings import BODY, DEAD, END, CharTable, KeyLeaf, decode
 
 MAX_SETS = 128
 

@@ -1,0 +1,1 @@
+"""A network run against a vocabulary: where a text stands, and which tokens may come next."""

@@ -1,0 +1,1 @@
+"""Normalised nodes, regular expressions, EBNF and tags -> one recursive transition network."""

@@ -1,0 +1,1 @@
+"""JSON Schema as written -> normalised nodes: what the schema means."""
