@@ -3,6 +3,17 @@
 Usable alone, without the engine: ``from minillm_kernels import resolve; ops = resolve("auto")``.
 """
 
-from minillm_kernels.ops import Ops, resolve
+from __future__ import annotations
+
+from typing import Any
 
 __all__ = ["Ops", "resolve"]
+
+
+def __getattr__(name: str) -> Any:
+    """The table of operations, imported when asked for: ``compiler`` beside it does without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from minillm_kernels import ops
+
+    return getattr(ops, name)

@@ -22,6 +22,7 @@ LAZY = {
     "stages": ("minillm_serve.bench.stage_table", "run the engine's story stage by stage and time each"),
     "bench": ("minillm_serve.bench.main", "measure throughput, latency, prefix cache or stages"),
     "compare": ("minillm_serve.compare.main", "install and list the engines that benchmarks compare with"),
+    "guided": ("minillm_serve.bench.guided_command", "explain what a constraint becomes and what it allows"),
     "trace": ("minillm_serve.bench.trace_command", "replay, draw or anonymise a trace of the engine"),
 }
 EXTRAS = {

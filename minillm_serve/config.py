@@ -36,6 +36,11 @@ class EngineConfig:
     scheduling_policy: ``fcfs`` or ``priority``. max_model_len: prompt plus output, in tokens (None: what the model was
     trained for).
 
+    Guided decoding. json_always_closes: a constrained text is complete within its max_tokens (a request may say
+    otherwise: ``structured_outputs.always_closes``); without it, a text that is cut ends with ``length``.
+    guided_jump_ahead: text that the constraint leaves no choice about is appended without asking the model.
+    guided_cache_mib: memory for compiled constraints, in MiB; those in use stay whatever it says.
+
     Arithmetic. quantization: None or ``int8`` (8-bit weights and activations). attention_backend: ``paged``, or
     ``none`` (no KV cache: every step reads the whole sequence again). kernels: ``auto`` (compiled where a compiler
     exists), ``torch`` or ``ref``. num_threads: threads of torch (None: its own choice).
@@ -55,13 +60,16 @@ class EngineConfig:
     enable_chunked_prefill: bool = True
     batching: str = "continuous"
     scheduling_policy: str = "fcfs"
+    json_always_closes: bool = False
+    guided_jump_ahead: bool = True
+    guided_cache_mib: int = 256
     quantization: str | None = None
     attention_backend: str = "paged"
     kernels: str = "auto"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("block_size", "max_num_seqs", "max_num_batched_tokens"):
+        for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "guided_cache_mib"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("max_model_len", "num_kv_blocks", "kv_cache_memory_bytes", "num_threads"):

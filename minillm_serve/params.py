@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from typing import Any
 
@@ -24,22 +25,100 @@ class RequestError(ValueError):
 MAX_STOP_STRINGS = 4
 MAX_SEQUENCES = 16_384  # vLLM's VLLM_MAX_N_SEQUENCES: one request must not fill the queue by itself
 WHOLE_VOCABULARY = -1
+WHITESPACE_POLICIES = ("json", "compact", "spaced", "flexible")
+MAX_WHITESPACE = 64
+CONSTRAINT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "json": ((dict, bool, str), "a JSON Schema: an object, a boolean or JSON text"),
+    "regex": ((str,), "a string"),
+    "choice": ((list, tuple), "a list of strings with at least one of them"),
+    "grammar": ((str,), "a string"),
+    "json_object": ((bool,), "true or false"),
+    "structural_tag": ((dict, str), "an object or JSON text"),
+}
+CONSTRAINT_KINDS = tuple(CONSTRAINT_TYPES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredOutputsParams:
-    """Constraint on the generated text (vLLM's field names). ``json`` is a JSON Schema, as a dict or JSON text."""
+    """Constraint on the generated text; exactly one of the first six is given (vLLM's field names and meanings).
 
-    json: dict[str, Any] | bool | str
+    json: a JSON Schema, as a dict, a boolean or JSON text. regex: the whole text matches it (ECMA 262). choice: the
+    text is one of these. grammar: EBNF (GBNF or Lark). json_object: any JSON object. structural_tag: free text with
+    constrained parts between tags, as a dict or JSON text.
 
-    def json_text(self) -> str:
-        """The schema as canonical JSON text: the key under which its compiled grammar is shared."""
-        if isinstance(self.json, str):
-            return self.json
+    whitespace, max_whitespace, any_order, lenient: how JSON is spelled out and how strictly the schema is read (see
+    :mod:`minillm_serve.guided.options`). always_closes: the text is complete within max_tokens, whatever the model
+    says; None: what the engine is configured for.
+
+    Raises :class:`RequestError` naming ``structured_outputs.FIELD``.
+    """
+
+    json: dict[str, Any] | bool | str | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: dict[str, Any] | str | None = None
+    whitespace: str = "json"
+    max_whitespace: int = 16
+    any_order: bool = False
+    lenient: bool = False
+    always_closes: bool | None = None
+
+    def __post_init__(self) -> None:
+        given = self._given()
+        if len(given) != 1:
+            found = f"got {', '.join(given)}" if given else "got none of them"
+            raise RequestError(
+                f"exactly one of {', '.join(CONSTRAINT_KINDS)} must be given, {found}", "structured_outputs"
+            )
+        self._check_constraint(given[0])
+        if self.whitespace not in WHITESPACE_POLICIES:
+            self._refuse("whitespace", f"one of {', '.join(WHITESPACE_POLICIES)}")
+        _check_int("structured_outputs.max_whitespace", self.max_whitespace, low=0, high=MAX_WHITESPACE)
+        for name in ("any_order", "lenient", "always_closes"):
+            if not isinstance(value := getattr(self, name), bool) and not (value is None and name == "always_closes"):
+                self._refuse(name, "true or false")
+
+    def _given(self) -> list[str]:
+        names = [name for name in CONSTRAINT_KINDS if getattr(self, name) is not None]
+        return [name for name in names if name != "json_object" or self.json_object is not False]
+
+    def _check_constraint(self, kind: str) -> None:
+        value = getattr(self, kind)
+        types, expected = CONSTRAINT_TYPES[kind]
+        if not isinstance(value, types):
+            self._refuse(kind, expected)
+        if kind == "choice":
+            if not value or not all(isinstance(text, str) for text in value):
+                self._refuse(kind, expected)
+            object.__setattr__(self, "choice", tuple(value))
+
+    def _refuse(self, name: str, expected: str) -> None:
+        value = getattr(self, name)
+        got = repr(value[:40]) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+        raise RequestError(f"{name} must be {expected}, got {got}", f"structured_outputs.{name}")
+
+    @property
+    def kind(self) -> str:
+        """Which constraint is given: one of CONSTRAINT_KINDS."""
+        return self._given()[0]
+
+    def key(self) -> str:
+        """Canonical text: constraints with the same key are the same grammar. Raises :class:`RequestError`.
+
+        Worked out once: do not change the schema's dict afterwards.
+        """
+        return self._key
+
+    @cached_property
+    def _key(self) -> str:
+        value = getattr(self, self.kind)
+        options = [self.whitespace, self.max_whitespace, self.any_order, self.lenient]
         try:
-            return json.dumps(self.json, ensure_ascii=False)
+            return json.dumps([self.kind, value, options], ensure_ascii=False)
         except (RecursionError, TypeError, ValueError) as error:
-            raise RequestError(f"the schema is not JSON: {error}", "structured_outputs.json") from error
+            raise RequestError(f"{self.kind} is not JSON: {error}", f"structured_outputs.{self.kind}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +134,9 @@ class SamplingParams:
     tokens; repetition_penalty > 0 (Keskar et al. 2019, arXiv:1909.05858), 1 is off, looks at the prompt too.
     logit_bias: token id -> [-100, 100] added to its logit (ids may be strings of digits, as JSON has them).
     allowed_token_ids: no other token is ever drawn. bad_words: texts that must not be generated; bad_words_ids: the
-    same as token sequences (the engine adds those of bad_words when it admits the request). seed makes the output a
-    function of the request alone, whatever else is in the batch.
+    same as token sequences (the engine adds those of bad_words when it admits the request). structured_outputs: the
+    text must satisfy a constraint; where bad_words or min_tokens would leave none of the tokens that it allows, they
+    give way. seed makes the output a function of the request alone, whatever else is in the batch.
 
     When to stop. max_tokens None means "until the context is full". min_tokens: before so many, EOS and
     stop_token_ids cannot be drawn and stop strings do not count. ignore_eos: EOS is a token like any other.
@@ -162,8 +242,6 @@ class SamplingParams:
             raise RequestError(
                 f"min_tokens must be at most max_tokens = {self.max_tokens}, got {self.min_tokens}", "min_tokens"
             )
-        if self.min_tokens and self.structured_outputs is not None:
-            raise RequestError("min_tokens contradicts structured_outputs, whose grammar decides the end", "min_tokens")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

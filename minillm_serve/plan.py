@@ -16,6 +16,7 @@ class RequestInit:
 
     ``token_ids`` holds prompt and already generated tokens; generation starts at ``num_prompt_tokens``. The keys and
     values of the first ``num_computed`` are in the cache already (a prefix hit): their blocks lead ``new_blocks``.
+    max_total_tokens: where the sequence ends at the latest (None: at the model's limit); guided decoding steers by it.
     """
 
     rid: int
@@ -24,13 +25,14 @@ class RequestInit:
     params: SamplingParams
     seed: int
     num_computed: int = 0
+    max_total_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class StepPlan:
     """One step of work. Dicts keep scheduling order: running requests first, then newly admitted ones.
 
-    num_tokens: request id -> tokens to compute now (a prompt chunk, or 1 for a decode).
+    num_tokens: request id -> tokens to compute now: a prompt chunk, 1 for a decode, more after a jump ahead.
     new_blocks: request id -> physical blocks appended to its block table (tables only ever grow).
     finished, preempted: requests whose runner state is dropped before this step runs.
     """
@@ -63,8 +65,9 @@ class TokenLogprobs:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Tokens sampled in one step: request id -> new ids (absent while the request is still in prefill).
+    """New tokens of one step: request id -> new ids (absent while the request is still in prefill).
 
+    forced: request id -> how many of them, the last ones, its constraint appended without a draw (jump-ahead).
     failed: requests that could not be continued (a grammar with no way on); they alone end, with an error.
     logprobs: request id -> one entry per new token, for requests that asked. prompt_logprobs: request id -> (index of
     the first prompt token described, one entry per prompt token) for the prompt tokens that this step's chunk predicts.
@@ -74,3 +77,4 @@ class StepResult:
     failed: tuple[int, ...] = ()
     logprobs: dict[int, tuple[TokenLogprobs, ...]] = field(default_factory=dict)
     prompt_logprobs: dict[int, tuple[int, tuple[TokenLogprobs, ...]]] = field(default_factory=dict)
+    forced: dict[int, int] = field(default_factory=dict)

@@ -21,17 +21,30 @@ def strict_loads(text: str) -> Any:
     return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
 
 
+def judge_by_draft(text: str, schema: Any, finish_reason: str | None) -> Verdict:
+    """Like :func:`judge`, by the draft that ``$schema`` names (2020-12 without one), formats included."""
+    from jsonschema import Draft202012Validator, FormatChecker
+    from jsonschema.validators import validator_for
+
+    validator = validator_for(schema, default=Draft202012Validator)
+    return _judge(text, validator(schema, format_checker=FormatChecker()), finish_reason)
+
+
 def judge(text: str, schema: dict[str, Any], finish_reason: str | None) -> Verdict:
     """Valid means: the model ended by itself, the text is strict JSON, and JSON Schema 2020-12 accepts it."""
     from jsonschema import Draft202012Validator
 
+    return _judge(text, Draft202012Validator(schema), finish_reason)
+
+
+def _judge(text: str, validator: Any, finish_reason: str | None) -> Verdict:
     if finish_reason != "stop":
         return Verdict(False, f"the answer did not end by itself (finish_reason {finish_reason!r})")
     try:
         value = strict_loads(text)
     except (ValueError, RecursionError) as error:
         return Verdict(False, f"not JSON: {error}")
-    error = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
+    error = next(iter(validator.iter_errors(value)), None)
     if error is not None:
         return Verdict(False, f"{error.json_path}: {error.message}")
     return Verdict(True)

@@ -1,4 +1,4 @@
-"""``minillm bench throughput|latency|prefix|stages``: each subcommand is imported when it is asked for."""
+"""``minillm bench throughput|latency|prefix|guided|stages``: each subcommand is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ COMMANDS = {
     "throughput": ("minillm_serve.bench.throughput", "tokens per second beside other engines"),
     "latency": ("minillm_serve.bench.latency", "time to first token and between tokens"),
     "prefix": ("minillm_serve.bench.prefix", "time to first token with the prefix cache on and off"),
+    "guided": ("minillm_serve.bench.guided", "JSON Schema: right verdicts, time per mask, beside other engines"),
+    "guided-soundness": (
+        "minillm_serve.bench.guided_soundness",
+        "JSON Schema: texts of the engine, strictly parsed and validated",
+    ),
+    "guided-throughput": (
+        "minillm_serve.bench.guided_throughput",
+        "tokens per second with and without a constraint",
+    ),
     "stages": ("minillm_serve.bench.stage_table", "the engine's story, stage by stage"),
 }
 

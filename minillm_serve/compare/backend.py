@@ -183,7 +183,7 @@ class WorkerProcess:
 
     def load(self, **command: Any) -> dict[str, Any]:
         """Load the engine; returns ``info`` (version, settings) and ``peak_mb``. Raises :class:`BackendError`."""
-        return self._ask({"do": "load", **command})
+        return self.ask({"do": "load", **command})
 
     def run(self, prompts: list[list[int]], max_tokens: int) -> dict[str, Any]:
         """Answer all prompts at once: ``seconds``, ``answers`` (count, token_ids, times) and ``peak_mb``.
@@ -191,7 +191,7 @@ class WorkerProcess:
         Raises :class:`BackendError`, also where an answer does not have exactly ``max_tokens`` tokens: a figure in
         tokens per second is only as good as its count.
         """
-        result = self._ask({"do": "run", "prompts": prompts, "max_tokens": max_tokens})
+        result = self.ask({"do": "run", "prompts": prompts, "max_tokens": max_tokens})
         counts = [answer["count"] for answer in result["answers"]]
         if counts != [max_tokens] * len(prompts):
             wrong = sorted({count for count in counts if count != max_tokens})
@@ -203,12 +203,13 @@ class WorkerProcess:
 
     def reset(self) -> None:
         """Forget cached prefixes."""
-        self._ask({"do": "reset"})
+        self.ask({"do": "reset"})
 
     def pause(self) -> None:
         self._signal("SIGSTOP")
 
-    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Send a command of the worker's protocol, wait for what it answers. Raises :class:`BackendError`."""
         self._signal("SIGCONT")
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(command) + "\n")

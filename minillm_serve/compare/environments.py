@@ -1,4 +1,4 @@
-"""Environments of their own for the engines whose pins clash with ours: ``minillm compare setup vllm|llamacpp``.
+"""Environments of their own for the engines whose pins clash with ours: ``minillm compare setup vllm|llamacpp|guided``.
 
 An environment is complete or absent: its record is written last, after the engine has been imported in it. Standard
 library only.
@@ -60,6 +60,12 @@ RECIPES = {
             metadata=("vllm", "0.32.0+cpu"),
         ),
         Recipe(name="llamacpp", packages=("xllamacpp==2026.10.11549",), module="xllamacpp", needs=3 * 10**8),
+        Recipe(
+            name="guided",
+            packages=("torch==2.13.0", "xgrammar==0.2.8", "llguidance==1.9.1", "outlines-core==0.2.14"),
+            module="xgrammar, llguidance, outlines_core",
+            needs=3 * 10**9,
+        ),
     )
 }
 

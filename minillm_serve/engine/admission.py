@@ -4,43 +4,18 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from threading import Lock
+from typing import Any
 
 from minillm_serve.config import EngineConfig
 from minillm_serve.engine.detokenizer import Detokenizer, StreamFactory
+from minillm_serve.engine.grammars import GrammarCache
 from minillm_serve.engine.group import RequestGroup, Sample, derived_seed, sample_params
-from minillm_serve.guided import compile_json_schema
+from minillm_serve.guided.grammar.network import UNBOUNDED_COST
 from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.params import RequestError, SamplingParams
 from minillm_serve.request import Request
-from minillm_serve.runner.batch import Grammar
-
-
-class GrammarCache:
-    """Compiled schemas by their text, least recently used out first. Safe to call from several threads."""
-
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, capacity: int = 64):
-        self._tokenizer = tokenizer
-        self._vocab_size = vocab_size
-        self._capacity = capacity
-        self._lock = Lock()
-        self._grammars: OrderedDict[str, Grammar] = OrderedDict()
-
-    def get(self, schema: str) -> Grammar:
-        """The grammar of a JSON Schema text. Raises SchemaError (a RequestError) naming what cannot be honoured."""
-        with self._lock:
-            if schema in self._grammars:
-                self._grammars.move_to_end(schema)
-                return self._grammars[schema]
-        grammar = compile_json_schema(schema, self._tokenizer, vocab_size=self._vocab_size)
-        with self._lock:
-            self._grammars[schema] = grammar
-            while len(self._grammars) > self._capacity:
-                self._grammars.popitem(last=False)
-        return grammar
 
 
 class Admission:
@@ -74,7 +49,7 @@ class Admission:
         ids = self._prompt_ids(prompt)
         max_total_tokens = self._total_tokens(len(ids), params)
         self._check_token_ids(params)
-        self._check_structured_outputs(params)
+        grammar = self._grammar(params, max_total_tokens - len(ids))
         self._check_priority(priority)
         rids = [next(self._next_rid) for _ in range(params.num_sequences)]
         salt = self._salt(cache_salt)
@@ -97,7 +72,7 @@ class Admission:
                 group=rids[0] if len(rids) > 1 else None,
             )
             samples.append(Sample(index, request, self._detokenizer(params)))
-        return RequestGroup(params, samples)
+        return RequestGroup(params, samples, grammar)
 
     def _detokenizer(self, params: SamplingParams) -> Detokenizer:
         return Detokenizer(
@@ -143,10 +118,13 @@ class Admission:
                 "min_tokens forbids every one of allowed_token_ids: each of them ends the text", "min_tokens"
             )
 
-    def _check_structured_outputs(self, params: SamplingParams) -> None:
-        """What else would decide which token may come, or when the text ends, is refused: the grammar does."""
+    def _grammar(self, params: SamplingParams, room: int) -> Any | None:
+        """The compiled constraint, for a text of at most ``room`` tokens.
+
+        What else would decide which token may come, or when the text ends, is refused: the grammar does.
+        """
         if params.structured_outputs is None:
-            return
+            return None
         if params.ignore_eos:
             raise RequestError("ignore_eos contradicts structured_outputs, which end with EOS", "ignore_eos")
         if params.allowed_token_ids is not None:
@@ -154,7 +132,21 @@ class Admission:
                 "allowed_token_ids contradicts structured_outputs, whose schema says which tokens may come",
                 "allowed_token_ids",
             )
-        self.grammars.get(params.structured_outputs.json_text())
+        grammar = self.grammars.get(params.structured_outputs)
+        if self.grammars.closes(params.structured_outputs):
+            self._check_room(grammar, room)
+        return grammar
+
+    def _check_room(self, grammar: Any, room: int) -> None:
+        """Only a text whose shortest form fits can be promised to close."""
+        needed = grammar.matcher().cost() + 1  # and the token that ends it
+        if needed > room:
+            told = f"needs {needed}" if needed < UNBOUNDED_COST else "has no bound on its length"
+            raise RequestError(
+                f"structured_outputs.always_closes: the shortest valid text {told} tokens, the end included and one "
+                f"for each byte; max_tokens leaves {room}",
+                "max_tokens",
+            )
 
     def _bad_words_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
         """Each word at the start of a text and, where that is as many other tokens, after a space (as vLLM does)."""

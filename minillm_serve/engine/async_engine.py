@@ -8,14 +8,16 @@ import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from minillm_serve.config import EngineConfig
 from minillm_serve.engine.build import build_core
 from minillm_serve.engine.core import EngineCore, EngineStats, StepStats
 from minillm_serve.engine.group import RequestGroup
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.params import SamplingParams
+from minillm_serve.params import SamplingParams, StructuredOutputsParams
 from minillm_serve.request import RequestOutput
 
 
@@ -23,7 +25,12 @@ class EngineDeadError(RuntimeError):
     """The step loop has ended, by an error or by ``stop()``; no request can be served any more."""
 
 
+class EngineBusyError(RuntimeError):
+    """The request was not taken: too much of its kind is under way. A later try may succeed."""
+
+
 MAX_UNREAD = 64
+MAX_COMPILING = 64
 
 
 class _Mailbox:
@@ -66,6 +73,8 @@ class AsyncEngine:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
+        self._compiler = ThreadPoolExecutor(1, "minillm-grammars")
+        self._compiling = 0  # constraints in that thread or waiting for it
         self._open = False  # changed on the event loop alone, so that no stream slips in behind the closing
         self._stats = core.stats()
 
@@ -113,6 +122,7 @@ class AsyncEngine:
         """End the step thread; unfinished streams raise EngineDeadError. Writes the trace."""
         if self._thread is None:
             return
+        self._compiler.shutdown(wait=False, cancel_futures=True)
         self._commands.put(None)
         await asyncio.to_thread(self._thread.join)
         if self._trace_file is not None and self.core.trace is not None:
@@ -147,11 +157,32 @@ class AsyncEngine:
         priority: int = 0,
         cache_salt: str | None = None,
     ) -> RequestGroup:
-        """Check a request (tokenise, compile its schema) off the event loop. Raises :class:`RequestError`.
+        """Check a request (tokenise, compile its constraint) off the event loop.
 
-        priority, cache_salt: see :meth:`EngineCore.prepare`.
+        priority, cache_salt: see :meth:`EngineCore.prepare`. Raises :class:`RequestError`, :class:`EngineBusyError`
+        when too many constraints wait to be compiled.
         """
+        grammar = await self._grammar(params.structured_outputs)  # noqa: F841 - held: the cache may be full
         return await asyncio.to_thread(self.core.prepare, prompt, params, priority=priority, cache_salt=cache_salt)
+
+    async def _grammar(self, constraint: StructuredOutputsParams | None) -> Any:
+        """The compiled constraint, from the one thread that compiles: slow ones make only each other wait."""
+        if constraint is None:
+            return None
+        grammars = self.core.admission.grammars
+        if (grammar := grammars.find(constraint)) is not None:
+            return grammar
+        if self._compiling >= MAX_COMPILING:
+            raise EngineBusyError(f"{MAX_COMPILING} constraints wait to be compiled; try again in a moment")
+        try:
+            compiled = asyncio.get_running_loop().run_in_executor(self._compiler, grammars.get, constraint)
+        except RuntimeError as error:  # the thread ended with the engine
+            raise EngineDeadError("the engine is not running") from error
+        self._compiling += 1
+        try:
+            return await compiled
+        finally:
+            self._compiling -= 1
 
     async def stream(
         self, group: RequestGroup, request_id: str, *, final_only: bool = False

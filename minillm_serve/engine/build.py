@@ -8,8 +8,9 @@ from minillm_kernels import Ops, resolve
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.attention.no_cache import NoCache
 from minillm_serve.config import ConfigError, EngineConfig
-from minillm_serve.engine.admission import Admission, GrammarCache
+from minillm_serve.engine.admission import Admission
 from minillm_serve.engine.core import EngineCore
+from minillm_serve.engine.grammars import GrammarCache
 from minillm_serve.engine.scheduling import build_scheduler
 from minillm_serve.engine.trace import Recorder, Trace
 from minillm_serve.model.config import ModelConfig
@@ -41,7 +42,13 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     model = LlamaModel(model_config, weights, ops, max_model_len)
     num_blocks, kv_cache = _kv_storage(config, model_config, ops, dtype, max_model_len)
     scheduler = build_scheduler(config, num_blocks, seams)
-    grammars = GrammarCache(tokenizer, model_config.vocab_size)
+    grammars = GrammarCache(
+        tokenizer,
+        model_config.vocab_size,
+        config.guided_cache_mib << 20,
+        jump_ahead=config.guided_jump_ahead,
+        always_closes=config.json_always_closes,
+    )
     runner = Runner(
         model,
         kv_cache,
@@ -49,7 +56,7 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
             config.max_num_seqs,
             max_model_len,
             config.block_size,
-            grammars.get,
+            grammars.guide,
             isinstance(kv_cache, NoCache),
             tokenizer.eos_token_ids,
         ),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from math import inf
+from typing import Any
 
 from minillm_serve.engine.detokenizer import Detokenizer
 from minillm_serve.engine.snapshot import Snapshot
@@ -43,6 +44,7 @@ class Sample:
         self.detokenizer = detokenizer
         self.logprobs: list[TokenLogprobs] = []
         self.cumulative_logprob = 0.0
+        self._end: int | None = None  # of its token ids: where a stop string ended it before the last of them
         self._last_word: CompletionOutput | None = None
 
     def book_logprobs(self, entries: Iterable[TokenLogprobs]) -> None:
@@ -55,11 +57,20 @@ class Sample:
         """Turn new tokens into text. Returns the stop string that ended it, if one did."""
         request, text = self.request, self.detokenizer
         new = request.token_ids[request.num_prompt_tokens + len(text) :]
+        one_by_one = len(new) > 1 and request.params.stop
         # The token that said stop is no text (vLLM: unless stop strings are to be seen as well).
         if request.finish_reason is FinishReason.STOP and not request.params.include_stop_str_in_output:
             new = new[:-1]
-        stop = text.push(new)
+        stop = self._push_each(new) if one_by_one else text.push(new)
         return text.finish() if stop is None and request.finished else stop
+
+    def _push_each(self, tokens: Sequence[int]) -> str | None:
+        """After a jump ahead a stop string may end the text in the middle of the new tokens: the rest do not count."""
+        for token in tokens:
+            if (stop := self.detokenizer.push([token])) is not None:
+                self._end = self.request.num_prompt_tokens + len(self.detokenizer)
+                return stop
+        return None
 
     def completion(self, index: int, params: SamplingParams) -> CompletionOutput:
         """Its output, under the number that the user sees and with what ``params`` asked for."""
@@ -67,7 +78,7 @@ class Sample:
             return self._last_word
         request = self.request
         asked = params.logprobs is not None
-        tokens = Snapshot(request.token_ids, request.num_prompt_tokens)
+        tokens = Snapshot(request.token_ids, request.num_prompt_tokens, self._end)
         logprobs = Snapshot(self.logprobs) if asked else None
         completion = CompletionOutput(
             index,
@@ -94,10 +105,12 @@ class RequestGroup:
     """One request of a user: ``n`` samples, or the ``n`` best of ``best_of``.
 
     rid: the engine's number for it, which is its first sample's. final_only: nobody looks at it before its end.
+    grammar: its compiled constraint, held here so that it lives as long as the request.
     """
 
-    def __init__(self, params: SamplingParams, samples: Sequence[Sample]):
+    def __init__(self, params: SamplingParams, samples: Sequence[Sample], grammar: Any = None):
         self.params = params
+        self.grammar = grammar
         self.samples = tuple(samples)
         self.request_id = ""
         self.prompt: str | None = None
@@ -106,6 +119,11 @@ class RequestGroup:
         self.rid = first.rid
         self.prompt_token_ids = tuple(first.token_ids[: first.num_prompt_tokens])
         self._prompt_logprobs: list[TokenLogprobs | None] = [None] * len(self.prompt_token_ids)
+
+    @property
+    def notes(self) -> Sequence[tuple[str, str, str]]:
+        """What its constraint does not enforce: (keyword, path, why)."""
+        return () if self.grammar is None else self.grammar.notes
 
     @property
     def rids(self) -> list[int]:

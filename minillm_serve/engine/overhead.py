@@ -16,8 +16,9 @@ from random import Random
 from typing import Any
 
 from minillm_serve.config import EngineConfig
-from minillm_serve.engine.admission import Admission, GrammarCache
+from minillm_serve.engine.admission import Admission
 from minillm_serve.engine.core import EngineCore
+from minillm_serve.engine.grammars import GrammarCache
 from minillm_serve.engine.scheduling import build_scheduler
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.store import DEFAULT_MODEL, resolve_model

@@ -118,7 +118,8 @@ def request_from(rid: int, record: dict[str, Any]) -> Request:
 def result_from(step: dict[str, Any]) -> StepResult:
     """What the runner answered in a recorded step."""
     tokens = {int(rid): tuple(ids) for rid, ids in step["tokens"].items()}
-    return StepResult(tokens, tuple(step.get("failed", ())))
+    forced = {int(rid): count for rid, count in step.get("forced", {}).items()}
+    return StepResult(tokens, tuple(step.get("failed", ())), forced=forced)
 
 
 def _compare(number: int, names: Sequence[str], replayed: dict[str, Any], recorded: dict[str, Any]) -> None:

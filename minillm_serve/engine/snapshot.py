@@ -10,17 +10,18 @@ Item = TypeVar("Item")
 
 
 class Snapshot(Sequence[Item]):
-    """``items[start:]`` as it is now, without a copy. ``items`` may grow behind it, but must not change otherwise.
+    """``items[start:stop]`` as it is now (stop None: to its end), without a copy. ``items`` may grow behind it, but
+    must not change otherwise.
 
     A copy would make a stream of N tokens cost N² / 2; compares equal to the tuple or list that the copy would be.
     """
 
     __slots__ = ("_items", "_start", "_stop")
 
-    def __init__(self, items: Sequence[Item], start: int = 0):
+    def __init__(self, items: Sequence[Item], start: int = 0, stop: int | None = None):
         self._items = items
         self._start = start
-        self._stop = len(items)
+        self._stop = len(items) if stop is None else stop
 
     def __len__(self) -> int:
         return self._stop - self._start

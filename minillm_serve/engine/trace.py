@@ -6,7 +6,8 @@ The file is JSON, schema ``minillm-trace/2`` (``trace.schema.json`` next to this
 - ``requests``: request id -> its label (``id``), prompt, parameters, and its life: ``arrival``, ``first_scheduled``,
   ``first_token``, ``finished``, ``generated``, ``preemptions``, ``finish_reason``.
 - ``steps``: the StepPlan (``num_tokens``, ``new_requests``, ``new_blocks``, ``finished``, ``preempted``; what is empty
-  is left out), the StepResult (``tokens``, ``failed``), ``start`` and the seconds that ``schedule``, ``execute`` and
+  is left out), the StepResult (``tokens``, ``failed``, and ``forced``: how many of a request's new tokens, the last
+  ones, its constraint left no choice about), ``start`` and the seconds that ``schedule``, ``execute`` and
   ``update`` took, and ``running``, ``waiting``, ``free_blocks``, ``cached_blocks`` after the step.
 - ``events``: the calls on the scheduler in their order: ``["add", rid]``, ``["schedule", step]``, ``["update", step]``,
   ``["finish", rid, reason, stop_reason]`` (an abort, or a stop string found in the text), ``["reset", 0]`` (the prefix
@@ -99,8 +100,9 @@ def params_record(params: SamplingParams) -> dict[str, Any]:
     default = SamplingParams()
     chosen = {f.name: getattr(params, f.name) for f in fields(params)}
     chosen = {name: value for name, value in chosen.items() if value != getattr(default, name)}
-    if params.structured_outputs is not None:
-        chosen["structured_outputs"] = asdict(params.structured_outputs)
+    if (constraint := params.structured_outputs) is not None:
+        given = {f.name: (getattr(constraint, f.name), f.default) for f in fields(constraint)}
+        chosen["structured_outputs"] = {name: value for name, (value, default) in given.items() if value != default}
     return chosen
 
 
@@ -165,6 +167,8 @@ class Recorder:
         step["tokens"] = {str(rid): list(tokens) for rid, tokens in result.tokens.items()}
         if result.failed:
             step["failed"] = list(result.failed)
+        if result.forced:
+            step["forced"] = {str(rid): count for rid, count in result.forced.items()}
         self._trace.steps.append(step | queues(self._scheduler))
         self._trace.events.append(["update", plan.step])
         return changed

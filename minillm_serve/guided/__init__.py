@@ -1,21 +1,26 @@
-"""Guided decoding: JSON Schema -> normalised schema -> grammar -> byte automaton -> token masks.
+"""Guided decoding: constraint -> transition network -> machine -> token masks.
 
-Read in this order: normalise.py (what the schema means), grammar.py (which texts those are), pushdown.py (where a text
-stands in the grammar), masks.py (which tokens may come next), matcher.py (what the engine calls).
+Read in this order: schema/ (what a JSON Schema means), text/ (which characters a string or a number may have),
+grammar/ (which texts those are, as a network), automaton/ (where a text stands in the network, and which tokens may
+come next). ``automaton/matcher.py`` is what the engine calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from minillm_serve.guided.automaton.matcher import CompiledGrammar, Matcher
 from minillm_serve.guided.automaton.vocab import vocab_of
+from minillm_serve.guided.budget import budget
 from minillm_serve.guided.errors import SchemaError
-from minillm_serve.guided.grammar.old_grammar import Builder
+from minillm_serve.guided.grammar.json_network import build_json_network
+from minillm_serve.guided.grammar.network import Network
+from minillm_serve.guided.options import JsonOptions
+from minillm_serve.guided.schema.nodes import Node
 from minillm_serve.guided.schema.normalise import Normaliser
 
-__all__ = ["CompiledGrammar", "Matcher", "SchemaError", "compile_json_schema"]
+__all__ = ["CompiledGrammar", "JsonOptions", "Matcher", "SchemaError", "compile_json_schema", "json_stages"]
 
 
 def compile_json_schema(
@@ -24,17 +29,43 @@ def compile_json_schema(
     *,
     vocab_size: int | None = None,
     eos_token_ids: Iterable[int] | None = None,
+    options: JsonOptions | None = None,
+    machine: str = "auto",
 ) -> CompiledGrammar:
     """Compile a JSON Schema (a dict, a boolean or JSON text) for a tokenizer.
 
     ``tokenizer``: ours, a ``tokenizers.Tokenizer`` or a transformers fast tokenizer; ``vocab_size``: width of the
-    logits, when it is more than the tokenizer's; ``eos_token_ids``: default those of the tokenizer. The texts are
-    those of ``json.dumps`` with default or compact separators, properties in the schema's order, further ones last.
+    logits, when it is more than the tokenizer's; ``eos_token_ids``: default those of the tokenizer. ``options``: how
+    the text may be spelled; by default as ``json.dumps`` does with default or compact separators, properties in the
+    schema's order, further ones last. ``machine``: ``native`` (compiled), ``reference`` (Python) or ``auto``.
     Raises :class:`SchemaError` for a schema that cannot be honoured or that nothing satisfies, ValueError for a
     tokenizer that cannot be used. Keep the grammar for the next request with the same schema: its masks are cached.
     """
-    normaliser = Normaliser(schema)
-    root = normaliser.run()
     vocab = vocab_of(tokenizer, vocab_size, eos_token_ids)
-    builder = Builder(vocab.alphabet, point_zero=not normaliser.is_old_draft)
-    return CompiledGrammar(builder.build(root), builder.chars, vocab)
+    stages = json_stages(schema, options, vocab.alphabet)
+    return CompiledGrammar(stages.network, vocab, notes=stages.notes, machine=machine)
+
+
+class JsonStages(NamedTuple):
+    """What a JSON Schema becomes: normalised root, network, and (keyword, path, why) of what is not enforced."""
+
+    root: Node
+    network: Network
+    notes: list[tuple[str, str, str]]
+
+
+def json_stages(
+    schema: dict | bool | str, options: JsonOptions | None = None, alphabet: frozenset[int] = frozenset(range(256))
+) -> JsonStages:
+    """Compile a JSON Schema for tokenizers whose single-byte tokens are ``alphabet``. Raises :class:`SchemaError`."""
+    options = options or JsonOptions()
+    with budget():
+        normaliser = Normaliser(schema, options)
+        while True:
+            root = normaliser.run()
+            try:
+                network = build_json_network(root, normaliser, options, alphabet, not normaliser.is_old_draft)
+                return JsonStages(root, network, normaliser.notes)
+            except SchemaError as error:
+                if not normaliser.leave_out(error):
+                    raise

@@ -14,15 +14,15 @@ SECONDS = 1.0
 
 
 class Budget:
-    """The steps and the time that are left to one compilation."""
+    """The steps and the seconds of this thread's CPU time that are left to one compilation."""
 
     def __init__(self, steps: int = STEPS, seconds: float = SECONDS):
         self.left = steps
-        self.deadline = time.monotonic() + seconds
+        self.deadline = time.thread_time() + seconds
 
     def spend(self, steps: int, keyword: str, path: str) -> None:
         self.left -= steps
-        if self.left < 0 or time.monotonic() > self.deadline:
+        if self.left < 0 or time.thread_time() > self.deadline:
             raise SchemaError(keyword, path, "it takes more work to compile than is allowed for one request")
 
 

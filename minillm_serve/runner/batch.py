@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm_serve.plan import RequestInit, StepPlan, StepResult, TokenLogprobs
-from minillm_serve.runner.sampling_state import Grammar, SamplingState
+from minillm_serve.runner.constraints import NewTokens
+from minillm_serve.runner.guide import Guide
+from minillm_serve.runner.sampling_state import SamplingState
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ class PromptPart:
 
 
 class PersistentBatch:
-    """Runner-side state of up to ``max_num_seqs`` requests. ``grammar_for`` gives the compiled grammar of a schema."""
+    """Runner-side state of up to ``max_num_seqs`` requests. ``guide_for`` gives the guide of a constrained one."""
 
     def __init__(
         self,
         max_num_seqs: int,
         max_model_len: int,
         block_size: int,
-        grammar_for: Callable[[str], Grammar] | None = None,
+        guide_for: Callable[[RequestInit], Guide] | None = None,
         recompute: bool = False,
         eos_token_ids: Collection[int] = (),
     ):
@@ -62,7 +64,7 @@ class PersistentBatch:
         self.num_tokens = np.zeros(max_num_seqs, np.int64)
         self.num_computed = np.zeros(max_num_seqs, np.int64)
         self.num_blocks = np.zeros(max_num_seqs, np.int64)
-        self.sampling = SamplingState(max_num_seqs, grammar_for, eos_token_ids)
+        self.sampling = SamplingState(max_num_seqs, guide_for, eos_token_ids)
         self._row: dict[int, int] = {}
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
 
@@ -150,15 +152,29 @@ class PersistentBatch:
         self.tokens[rows[room], self.num_tokens[rows[room]]] = sampled[room]
         self.num_tokens[rows] += 1
         tokens = {batch.rids[at]: (token,) for at, token in zip(batch.sampling.tolist(), sampled.tolist(), strict=True)}
-        failed = []
+        failed: list[int] = []
+        forced: dict[int, int] = {}
         if self.sampling.constraints:
-            for at, row, token in zip(batch.sampling.tolist(), rows.tolist(), sampled.tolist(), strict=True):
-                if not self.sampling.add(row, token):
-                    failed.append(batch.rids[at])
-            if forbidden is not None:
-                failed += [batch.rids[at] for at in batch.sampling[forbidden].tolist()]
+            banned = set() if forbidden is None else set(np.flatnonzero(forbidden).tolist())
+            for index, (at, row) in enumerate(zip(batch.sampling.tolist(), rows.tolist(), strict=True)):
+                if row not in self.sampling.constraints:
+                    continue
+                rid = batch.rids[at]
+                new = NewTokens(()) if index in banned else self.sampling.draw(row, int(sampled[index]))
+                if not new.tokens:
+                    failed.append(rid)
+                elif new.forced:
+                    tokens[rid], forced[rid] = new
+                    self._replace_last(row, new.tokens)
         told = dict(logprobs or {})
         for rid in failed:
             tokens.pop(rid, None)
             told.pop(rid, None)
-        return StepResult(tokens, tuple(dict.fromkeys(failed)), told, dict(prompt_logprobs or {}))
+        return StepResult(tokens, tuple(failed), told, dict(prompt_logprobs or {}), forced)
+
+    def _replace_last(self, row: int, new: tuple[int, ...]) -> None:
+        """One or several tokens in place of the row's last one: the next step computes them all."""
+        first = self.num_tokens[row] - 1
+        self.num_tokens[row] = first + len(new)
+        kept = new[: self.tokens.shape[1] - first]
+        self.tokens[row, first : first + len(kept)] = kept

@@ -14,6 +14,7 @@ from minillm_serve.model.llama import Attention, LlamaModel
 from minillm_serve.plan import StepPlan, StepResult, TokenLogprobs
 from minillm_serve.runner.batch import PersistentBatch, PromptPart, StepBatch
 from minillm_serve.sample.logprobs import describe
+from minillm_serve.sample.masks import forbid
 from minillm_serve.sample.sampler import SampleSettings, sample
 
 DESCRIBED_ROWS = 64  # prompt positions whose logits exist at once: 12 MB for a vocabulary of 49,152
@@ -47,6 +48,7 @@ class Runner:
             query_lens=np.diff(batch.starts).tolist(),
         )
         last = batch.starts[1:][batch.sampling] - 1
+        self.batch.sampling.start_masks(batch.rows[batch.sampling], self.model.config.vocab_size)
         parts = self.batch.prompt_parts(batch)
         if parts:
             logits, prompt_logprobs = self._describe_prompts(batch, attention, last, parts)
@@ -75,9 +77,11 @@ class Runner:
         edits = state.edits(rows, logits.shape[1])
         if edits is not None:
             edits.apply(logits)
-        sampled = self.sample(logits, state.settings(rows, self.batch.num_tokens[rows]))
+        settings = state.settings(rows, self.batch.num_tokens[rows])
+        sampled = self.sample(logits, settings)
         forbidden = None
         if edits is not None:
+            self._draw_again(logits, settings, rows, sampled)
             forbidden = torch.isneginf(logits.gather(1, sampled.unsqueeze(1))[:, 0]).numpy()
         logprobs = {}
         if raw is not None:
@@ -85,6 +89,14 @@ class Runner:
             rids = (batch.rids[batch.sampling[at]] for at in asked)
             logprobs = {rid: (entry,) for rid, entry in zip(rids, entries, strict=True)}
         return self.batch.book(batch, sampled.numpy(), forbidden, logprobs, prompt_logprobs)
+
+    def _draw_again(self, logits: Tensor, settings: SampleSettings, rows: NDArray[np.int64], sampled: Tensor) -> None:
+        """Replace tokens after which a text could no longer be completed within its max_tokens."""
+        masks = self.batch.sampling.narrowed(rows, sampled.numpy())
+        if masks is not None:
+            forbid(logits, masks.at, masks.words)
+            at = torch.tensor(masks.at)
+            sampled[at] = self.sample(logits[at], settings[at])
 
     def _describe_prompts(
         self, batch: StepBatch, attention: Attention, last: NDArray[np.int64], parts: Sequence[PromptPart]

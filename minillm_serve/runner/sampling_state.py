@@ -5,9 +5,11 @@ A step in which no row has constraints, penalties or log-probabilities looks at 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,109 +17,35 @@ from numpy.typing import NDArray
 
 from minillm_serve.params import SamplingParams
 from minillm_serve.plan import RequestInit
+from minillm_serve.runner.constraints import Constraints, NewTokens, TokenCounts
+from minillm_serve.runner.guide import Guide
 from minillm_serve.sample.edits import LogitEdits, Penalties
+from minillm_serve.sample.masks import words_for
 from minillm_serve.sample.sampler import SampleSettings
 
+Result = TypeVar("Result")
 
-class Matcher(Protocol):
-    """One sequence's position in a grammar (see :mod:`minillm_serve.guided`)."""
-
-    def fill_mask(self) -> NDArray[np.uint32]: ...
-    def accept(self, token_id: int) -> bool: ...
+logger = logging.getLogger("minillm.guided")
 
 
-class Grammar(Protocol):
-    """A compiled constraint, shared by all sequences that ask for the same one."""
+@dataclass(frozen=True)
+class Masks:
+    """Packed masks of the rows that have one. at: [R] their indices among the rows that sample; words: [R, words]."""
 
-    def matcher(self) -> Matcher: ...
-
-
-class TokenCounts:
-    """The distinct tokens of a sequence and how often each was generated; a new token costs one look-up."""
-
-    def __init__(self, prompt: Sequence[int], generated: Iterable[int]):
-        self._index = {token: index for index, token in enumerate(dict.fromkeys(prompt))}
-        self._size = len(self._index)
-        self._tokens = np.zeros(max(2 * self._size, 64), np.int64)
-        self._tokens[: self._size] = list(self._index)
-        self._counts = np.zeros(len(self._tokens), np.float32)
-        for token in generated:
-            self.add(token)
-
-    def add(self, token: int) -> None:
-        """Count one more generated token."""
-        index = self._index.setdefault(token, self._size)
-        if index == self._size:
-            if self._size == len(self._tokens):
-                self._tokens = np.concatenate((self._tokens, np.zeros_like(self._tokens)))
-                self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
-            self._tokens[index] = token
-            self._size += 1
-        self._counts[index] += 1
-
-    @property
-    def tokens(self) -> NDArray[np.int64]:
-        return self._tokens[: self._size]
-
-    @property
-    def counts(self) -> NDArray[np.float32]:
-        """Times generated, for each of ``tokens``; 0 for one that stands only in the prompt."""
-        return self._counts[: self._size]
-
-
-@dataclass(eq=False)
-class Constraints:
-    """What one row's logits go through before the draw. Present only for rows that need any of it."""
-
-    params: SamplingParams
-    stop_ids: NDArray[np.int64]
-    bias: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
-    allowed: NDArray[np.int64] | None = None
-    matcher: Matcher | None = None
-    seen: TokenCounts | None = None
-    generated: list[int] = field(default_factory=list)
-
-    def add(self, token: int) -> bool:
-        """Book a generated token. False, and nothing booked, if the grammar forbids it."""
-        if self.matcher is not None and not self.matcher.accept(token):
-            return False
-        self.generated.append(token)
-        if self.seen is not None:
-            self.seen.add(token)
-        return True
-
-    def mask(self, vocab_size: int) -> NDArray[np.bool_] | None:
-        """Tokens that may come next: [vocab] bool, None where all may."""
-        if self.matcher is None and self.allowed is None:
-            return None
-        mask = np.ones(vocab_size, np.bool_)
-        if self.matcher is not None:  # bit t % 32 of word t // 32
-            mask = np.unpackbits(self.matcher.fill_mask().view(np.uint8), bitorder="little")[:vocab_size].view(np.bool_)
-        if self.allowed is not None:
-            listed = np.zeros(vocab_size, np.bool_)
-            listed[self.allowed] = True
-            mask = mask & listed
-        return mask
-
-    def forbidden(self) -> list[int]:
-        """Tokens banned now: the end before min_tokens, and the last token of each bad word that is all but written.
-
-        As in vLLM, only generated tokens count as its beginning.
-        """
-        banned = self.stop_ids.tolist() if len(self.generated) < self.params.min_tokens else []
-        for *start, last in self.params.bad_words_ids:
-            if len(start) <= len(self.generated) and self.generated[len(self.generated) - len(start) :] == start:
-                banned.append(last)
-        return banned
+    at: list[int]
+    words: NDArray[np.uint32]
 
 
 class SamplingState:
-    """One entry per batch row. eos_token_ids: what min_tokens keeps from being drawn, beside the stop ids."""
+    """One entry per batch row. eos_token_ids: what min_tokens keeps from being drawn, beside the stop ids.
+
+    guide_for: the guide of a request with structured outputs, before its first generated token.
+    """
 
     def __init__(
         self,
         max_num_seqs: int,
-        grammar_for: Callable[[str], Grammar] | None = None,
+        guide_for: Callable[[RequestInit], Guide] | None = None,
         eos_token_ids: Collection[int] = (),
     ):
         self.temperature = np.zeros(max_num_seqs, np.float32)
@@ -129,8 +57,11 @@ class SamplingState:
         self.constraints: dict[int, Constraints] = {}
         self.logprobs: dict[int, int] = {}  # row -> how many likeliest tokens to name; only rows that asked
         self.prompt_logprobs: dict[int, tuple[int, int]] = {}  # row -> the same, and the prompt's length
-        self._grammar_for = grammar_for
+        self._guide_for = guide_for
         self._eos_token_ids = eos_token_ids
+        self._words = np.zeros((max_num_seqs, 0), np.uint32)  # one mask a row, filled anew in each step
+        self._filler = ThreadPoolExecutor(1, "minillm-masks")
+        self._filling: Future[Masks] | None = None
 
     def insert(self, row: int, init: RequestInit) -> None:
         """Take a request in. What it had generated before a preemption is booked again."""
@@ -155,16 +86,14 @@ class SamplingState:
         if params.logit_bias:
             ids, values = zip(*params.logit_bias.items(), strict=True)
             constraints.bias = np.array(ids, np.int64), np.array(values, np.float32)
-        if params.allowed_token_ids is not None:
-            constraints.allowed = np.array(params.allowed_token_ids, np.int64)
-        if params.structured_outputs is not None:
-            if self._grammar_for is None:
-                raise ValueError("this runner was built without guided decoding")
-            constraints.matcher = self._grammar_for(params.structured_outputs.json_text()).matcher()
         if _penalised(params):
             constraints.seen = TokenCounts(init.token_ids[: init.num_prompt_tokens], ())
-        for token in init.token_ids[init.num_prompt_tokens :]:
-            constraints.add(token)
+        generated = init.token_ids[init.num_prompt_tokens :]
+        constraints.count(generated)
+        if params.structured_outputs is not None:
+            if self._guide_for is None:
+                raise ValueError("this runner was built without guided decoding")
+            _contained(constraints.begin, self._guide_for, init)
         return constraints
 
     def settings(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> SampleSettings:
@@ -172,21 +101,38 @@ class SamplingState:
         arrays = (self.temperature, self.top_k, self.top_p, self.min_p, self.typical_p, self.seed)
         return SampleSettings(*(torch.from_numpy(array[rows]) for array in arrays), torch.from_numpy(positions))
 
+    def start_masks(self, rows: NDArray[np.int64], vocab_size: int) -> None:
+        """Begin to fill the masks of the rows that sample in this step, beside the model: :meth:`edits` waits for them.
+
+        Masks depend on tokens that are known before the model runs.
+        """
+        if self._filling is not None:  # of a step that failed
+            wait([self._filling])
+            self._filling = None
+        if len(rows) and any(constraints.guided for constraints in self.constraints.values()):
+            self._filling = self._filler.submit(self._fill_masks, rows.tolist(), vocab_size)
+
+    def _fill_masks(self, rows: Sequence[int], vocab_size: int) -> Masks:
+        if self._words.shape[1] != words_for(vocab_size):
+            self._words = np.zeros((len(self._words), words_for(vocab_size)), np.uint32)
+        at = [at for at, row in enumerate(rows) if row in self.constraints and self.constraints[row].masked]
+        for place, index in enumerate(at):
+            if not _contained(self.constraints[rows[index]].fill, self._words[place]):
+                self._words[place] = 0
+        return Masks(at, self._words[: len(at)])
+
     def edits(self, rows: NDArray[np.int64], vocab_size: int) -> LogitEdits | None:
         """What the rows that sample now do to their logits; None where none of them does anything."""
-        if not self.constraints:
-            return None
         found = [(at, self.constraints[row]) for at, row in enumerate(rows.tolist()) if row in self.constraints]
         if not found:
             return None
-        masks = [(at, mask) for at, own in found if (mask := own.mask(vocab_size)) is not None]
+        filling, self._filling = self._filling, None
+        masks = self._fill_masks(rows.tolist(), vocab_size) if filling is None else filling.result()
         biases = [(at, *own.bias) for at, own in found if own.bias is not None]
         bans = [(at, banned) for at, own in found if (banned := own.forbidden())]
         seen = [(at, own.seen, own.params) for at, own in found if own.seen is not None]
         return LogitEdits(
-            allowed=(torch.tensor([at for at, _ in masks]), torch.from_numpy(np.stack([mask for _, mask in masks])))
-            if masks
-            else None,
+            allowed=(masks.at, masks.words) if masks.at else None,
             bias=(_spread(biases), _joined(ids for _, ids, _ in biases), _joined(values for *_, values in biases))
             if biases
             else None,
@@ -196,10 +142,33 @@ class SamplingState:
             penalties=_penalties(seen) if seen else None,
         )
 
-    def add(self, row: int, token: int) -> bool:
-        """Book a sampled token. False if the row's grammar forbids it."""
+    def narrowed(self, rows: NDArray[np.int64], drawn: NDArray[np.int64]) -> Masks | None:
+        """Masks for the rows whose drawn token would leave too little room for the rest of the text; None: for none."""
+        at = []
+        for index, (row, token) in enumerate(zip(rows.tolist(), drawn.tolist(), strict=True)):
+            constraints = self.constraints.get(row)
+            if constraints is not None and constraints.closes and not _contained(constraints.guide.fits, token):
+                at.append(index)
+        for place, index in enumerate(at):
+            if not _contained(self.constraints[int(rows[index])].fill, self._words[place], narrow=True):
+                self._words[place] = 0
+        return Masks(at, self._words[: len(at)]) if at else None
+
+    def draw(self, row: int, token: int) -> NewTokens:
+        """Book a drawn token: what the row goes on with, no token if that one is forbidden."""
         constraints = self.constraints.get(row)
-        return constraints is None or constraints.add(token)
+        if constraints is None:
+            return NewTokens((token,))
+        return _contained(constraints.draw, token) or NewTokens(())
+
+
+def _contained(step: Callable[..., Result], *args: Any, **more: Any) -> Result | None:
+    """Whatever goes wrong in one sequence's constraint is in the log, and ends that sequence alone: None."""
+    try:
+        return step(*args, **more)
+    except Exception:
+        logger.exception("a constraint failed; its request is given up")
+        return None
 
 
 def _needs_constraints(params: SamplingParams) -> bool:

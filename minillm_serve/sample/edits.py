@@ -6,10 +6,15 @@ stays one through everything that follows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from minillm_serve.sample.masks import forbid
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,11 @@ class Penalties:
 class LogitEdits:
     """One step's edits, each None where no row needs it. Rows are those of the logits [S, vocab].
 
-    allowed: rows [R] and bool mask [R, vocab]; bias: rows, tokens [N] and fp32 values [N]; forbidden: rows, tokens [N].
+    allowed: rows [R] and packed masks uint32 [R, words] (:mod:`minillm_serve.sample.masks`); bias: rows, tokens [N] and
+    fp32 values [N]; forbidden: rows, tokens [N].
     """
 
-    allowed: tuple[Tensor, Tensor] | None = None
+    allowed: tuple[Sequence[int], NDArray[np.uint32]] | None = None
     bias: tuple[Tensor, Tensor, Tensor] | None = None
     forbidden: tuple[Tensor, Tensor] | None = None
     penalties: Penalties | None = None
@@ -51,8 +57,7 @@ class LogitEdits:
     def apply(self, logits: Tensor) -> None:
         """Change ``logits`` in place. Bans commute with the bias, so all of them are one call."""
         if self.allowed is not None:
-            rows, mask = self.allowed
-            logits[rows] = logits[rows].masked_fill_(~mask, float("-inf"))
+            forbid(logits, *self.allowed)
         if self.bias is not None:
             rows, tokens, values = self.bias
             logits[rows, tokens] += values

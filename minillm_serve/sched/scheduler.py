@@ -191,7 +191,13 @@ class Scheduler:
             self.kv.stats.queries += request.num_tokens
             self.kv.stats.hits += cached
         return RequestInit(
-            request.rid, tuple(request.token_ids), request.num_prompt_tokens, request.params, request.seed, cached
+            request.rid,
+            tuple(request.token_ids),
+            request.num_prompt_tokens,
+            request.params,
+            request.seed,
+            cached,
+            request.max_total_tokens,
         )
 
     def _preempt_last(self) -> int:
@@ -253,7 +259,9 @@ class Scheduler:
         if request.metrics.first_token is None:
             request.metrics.first_token = time.monotonic()
         may_stop = length >= request.num_prompt_tokens + params.min_tokens
-        if may_stop and token in request.eos_token_ids and not params.ignore_eos:
+        # A constraint that allows nothing but the end is stronger than min_tokens.
+        may_end = may_stop or params.structured_outputs is not None
+        if may_end and token in request.eos_token_ids and not params.ignore_eos:
             request.finish_reason = FinishReason.STOP
         elif may_stop and token in params.stop_token_ids:
             request.finish_reason, request.stop_reason = FinishReason.STOP, token

@@ -29,11 +29,12 @@ def create_app(
     *,
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     metrics_prefix: str = "minillm:",
+    accept_legacy_guided: bool = False,
 ) -> FastAPI:
     """The server of one engine. Starts the engine with the application and stops it with the application."""
     names = (served_model_names,) if isinstance(served_model_names, str) else tuple(served_model_names)
     metrics = Metrics(names[0], engine.stats, metrics_prefix)
-    service = Service(engine, names, metrics, max_body_bytes)
+    service = Service(engine, names, metrics, max_body_bytes, accept_legacy_guided)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from minillm_serve.request import RequestOutput
 from minillm_serve.serve.body import read_json
+from minillm_serve.serve.constraints import lenient_header
 from minillm_serve.serve.endpoint import Answer, Delta
 from minillm_serve.serve.errors import named_for_client
 from minillm_serve.serve.protocol import ChatCompletionRequest, parse
@@ -20,16 +21,16 @@ from minillm_serve.serve.service import Service
 async def create_chat_completion(service: Service, http: HttpRequest) -> Response:
     """Answer a conversation. Raises RequestError or ApiError before anything is queued."""
     received = time.monotonic()
-    body = parse(ChatCompletionRequest, await read_json(http, service.max_body_bytes))
+    body = parse(ChatCompletionRequest, await read_json(http, service.max_body_bytes), service.legacy_guided)
     unknown = body.unknown_fields()
     service.check_model(body.model)
     with named_for_client(body.client_names()):
-        params = body.sampling_params(body.token_limit)
+        params = body.sampling_params(body.token_limit, lenient_header(http.headers.get("x-minillm")))
         prompt = await service.render_chat(body.messages)
         requests = await service.admit([prompt], params, default_max_tokens=None)
     id = f"chatcmpl-{http.state.request_id}"
     streams = service.follow(requests, id, received)
-    return await Answer(service, ChatShape(), body, id, streams, unknown).respond(http)
+    return await Answer(service, ChatShape(), body, id, streams, unknown, requests[0].notes).respond(http)
 
 
 class ChatShape:

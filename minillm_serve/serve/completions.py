@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from minillm_serve.request import RequestOutput
 from minillm_serve.serve.body import read_json
+from minillm_serve.serve.constraints import lenient_header
 from minillm_serve.serve.endpoint import Answer, Delta
 from minillm_serve.serve.errors import named_for_client
 from minillm_serve.serve.protocol import COMPLETION_MAX_TOKENS, CompletionRequest, parse
@@ -20,16 +21,16 @@ from minillm_serve.serve.service import Service
 async def create_completion(service: Service, http: HttpRequest) -> Response:
     """Complete one prompt or several. Raises RequestError or ApiError before anything is queued."""
     received = time.monotonic()
-    body = parse(CompletionRequest, await read_json(http, service.max_body_bytes))
+    body = parse(CompletionRequest, await read_json(http, service.max_body_bytes), service.legacy_guided)
     unknown = body.unknown_fields()
     service.check_model(body.model)
     with named_for_client(body.client_names()):
-        params = body.sampling_params(body.max_tokens)
+        params = body.sampling_params(body.max_tokens, lenient_header(http.headers.get("x-minillm")))
         prompts = await service.encode(body.prompt)
         requests = await service.admit(prompts, params, default_max_tokens=COMPLETION_MAX_TOKENS)
     id = f"cmpl-{http.state.request_id}"
     streams = service.follow(requests, id, received)
-    return await Answer(service, CompletionShape(), body, id, streams, unknown).respond(http)
+    return await Answer(service, CompletionShape(), body, id, streams, unknown, requests[0].notes).respond(http)
 
 
 class CompletionShape:

@@ -76,10 +76,11 @@ class Answer:
     id: str
     streams: list[Outputs]
     unknown: list[str]
+    notes: Sequence[tuple[str, str, str]] = ()
 
     async def respond(self, http: HttpRequest) -> Response:
         """The HTTP response: whole, or a stream of events. Ends the work when the client goes away."""
-        headers = warning_header(self.unknown)
+        headers = warning_header(self.unknown, self.notes)
         if self.body.stream:
             return EventStream(self._events(), headers)
         return JSONResponse(await answer_or_disconnect(http, self._whole()), headers=headers)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from minillm_serve.engine.async_engine import EngineDeadError
+from minillm_serve.engine.async_engine import EngineBusyError, EngineDeadError
 from minillm_serve.params import RequestError
 
 MAX_MESSAGE_CHARS = 1000
@@ -76,6 +76,8 @@ def describe(error: Exception) -> tuple[int, str, str | None]:
         return 400, str(error), error.param
     if isinstance(error, EngineDeadError):
         return 503, "the engine is not running; the request was not completed", None
+    if isinstance(error, EngineBusyError):
+        return 503, str(error), None
     return 500, "the server failed on this request; its log says why", None
 
 
@@ -84,6 +86,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _on_known_error)
     app.add_exception_handler(RequestError, _on_known_error)
     app.add_exception_handler(EngineDeadError, _on_known_error)
+    app.add_exception_handler(EngineBusyError, _on_known_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
 

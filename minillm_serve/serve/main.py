@@ -50,6 +50,9 @@ ENGINE_FLAGS = (
         int,
         "memory of the KV cache, in bytes (default: a share)",
     ),
+    ("--json-always-closes", "json_always_closes", bool, "constrained answers are complete within max_tokens"),
+    ("--guided-jump-ahead", "guided_jump_ahead", bool, "append text that a constraint leaves no choice about"),
+    ("--guided-cache-mib", "guided_cache_mib", int, "memory for compiled constraints, in MiB"),
     ("--num-threads", "num_threads", int, "CPU threads of the model (default: torch's choice)"),
 )
 # Idle connections close within this time; only what still runs afterwards is cancelled.
@@ -75,6 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace-file", type=Path, help="write every engine step to this JSON file at the end")
     parser.add_argument("--max-request-body-bytes", type=int, default=DEFAULT_MAX_BODY_BYTES,
                         help="larger request bodies get 413 (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--accept-legacy-guided", action="store_true",
+                        help="take guided_json, guided_regex ... for structured_outputs, not refuse them")  # fmt: skip
     parser.add_argument("--metrics-prefix", default="minillm:", help="before each metric's name (default: %(default)s)")
     parser.add_argument("--shutdown-timeout", type=int, default=0,
                         help="seconds that running requests get at the end; 0 aborts them (default: 0)")  # fmt: skip
@@ -89,7 +94,13 @@ def run(args: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         engine = AsyncEngine.from_config(config, trace_file=args.trace_file)
         names = tuple(dict.fromkeys(args.served_model_name or (args.model,)))
-        app = create_app(engine, names, max_body_bytes=args.max_request_body_bytes, metrics_prefix=args.metrics_prefix)
+        app = create_app(
+            engine,
+            names,
+            max_body_bytes=args.max_request_body_bytes,
+            metrics_prefix=args.metrics_prefix,
+            accept_legacy_guided=args.accept_legacy_guided,
+        )
         grace = max(args.shutdown_timeout, MIN_SHUTDOWN_S)
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=grace

@@ -6,11 +6,12 @@ by SamplingParams itself.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from minillm_serve.params import RequestError, SamplingParams, StructuredOutputsParams
+from minillm_serve.params import RequestError, SamplingParams
+from minillm_serve.serve import constraints
 from minillm_serve.serve.messages import MESSAGES_SCHEMA, parse_messages
 from minillm_serve.serve.unsupported import (
     NEUTRAL,
@@ -21,7 +22,6 @@ from minillm_serve.serve.unsupported import (
 
 MAX_PROMPTS = 1024
 COMPLETION_MAX_TOKENS = 16
-ANY_OBJECT = {"type": "object"}
 
 Prompt = str | list[int]
 
@@ -71,27 +71,6 @@ class StreamOptions(_Body):
     include_usage: bool | None = None
 
 
-class JsonSchemaFormat(_Body):
-    name: str
-    description: str | None = None
-    schema_: dict[str, Any] | bool = Field(alias="schema")
-    strict: bool | None = None
-
-
-class ResponseFormat(_Body):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaFormat | None = None
-
-
-class StructuredOutputs(_Body):
-    """vLLM's own field for constrained output."""
-
-    json_: Annotated[
-        Any, WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}, {"type": "boolean"}, {"type": "null"}]})
-    ] = Field(None, alias="json")
-    json_object: bool | None = None
-
-
 class GenerationRequest(_Body):
     """What chat and completions have in common."""
 
@@ -106,8 +85,8 @@ class GenerationRequest(_Body):
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
+    response_format: constraints.ResponseFormat | None = None
+    structured_outputs: constraints.StructuredOutputs | None = None
     return_token_ids: bool | None = None
 
     @property
@@ -116,8 +95,7 @@ class GenerationRequest(_Body):
 
     def client_names(self) -> dict[str, str]:
         """The engine's name of a field -> the path where this body has it, for the fields whose names differ."""
-        named = self.response_format is not None and self.response_format.json_schema is not None
-        return {"structured_outputs.json": "response_format.json_schema.schema"} if named else {}
+        return constraints.client_names(self.response_format)
 
     def unknown_fields(self) -> list[str]:
         """Names that are ignored. Raises :class:`RequestError` on known ones that are not supported."""
@@ -134,46 +112,16 @@ class GenerationRequest(_Body):
                 unknown += refuse_unsupported(part.model_extra or {}, neutral, f"{name}.")
         return unknown
 
-    def sampling_params(self, max_tokens: int | None) -> SamplingParams:
-        """Raises :class:`RequestError` naming the field that is out of range."""
+    def sampling_params(self, max_tokens: int | None, lenient: bool = False) -> SamplingParams:
+        """Raises :class:`RequestError` naming the field that is out of range. lenient: what the header said."""
         given = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "seed", "ignore_eos")}
         return SamplingParams(
             max_tokens=max_tokens,
             stop=tuple(self.stop),
             stop_token_ids=tuple(self.stop_token_ids or ()),
-            structured_outputs=self._structured_outputs(),
+            structured_outputs=constraints.structured_outputs(self.response_format, self.structured_outputs, lenient),
             **{name: value for name, value in given.items() if value is not None},
         )
-
-    def _structured_outputs(self) -> StructuredOutputsParams | None:
-        from_format, from_vllm = self._schema_of_response_format(), self._schema_of_structured_outputs()
-        if from_format is not None and from_vllm is not None:
-            raise RequestError("response_format and structured_outputs both constrain the answer: send one of them",
-                               "structured_outputs")  # fmt: skip
-        schema = from_format if from_format is not None else from_vllm
-        return None if schema is None else StructuredOutputsParams(json=schema)
-
-    def _schema_of_response_format(self) -> dict[str, Any] | bool | None:
-        form = self.response_format
-        if form is None or form.type == "text":
-            return None
-        if form.type == "json_object":
-            return ANY_OBJECT
-        if form.json_schema is None:
-            raise RequestError("type json_schema needs json_schema: name and schema", "response_format.json_schema")
-        return form.json_schema.schema_
-
-    def _schema_of_structured_outputs(self) -> dict[str, Any] | str | bool | None:
-        asked = self.structured_outputs
-        if asked is None:
-            return None
-        if asked.json_ is not None and asked.json_object:
-            raise RequestError("give json or json_object, not both", "structured_outputs")
-        if asked.json_object:
-            return ANY_OBJECT
-        if not isinstance(asked.json_, (dict, str, bool)):
-            raise RequestError("structured_outputs needs json: a JSON Schema", "structured_outputs.json")
-        return asked.json_
 
 
 class ChatCompletionRequest(GenerationRequest):
@@ -203,10 +151,13 @@ class CompletionRequest(GenerationRequest):
 Body = TypeVar("Body", bound=GenerationRequest)
 
 
-def parse(kind: type[Body], content: dict[str, Any]) -> Body:
-    """Validate a JSON object. Raises :class:`RequestError` about the first thing that is wrong with it."""
+def parse(kind: type[Body], content: dict[str, Any], legacy_guided: bool = False) -> Body:
+    """Validate a JSON object. Raises :class:`RequestError` about the first thing that is wrong with it.
+
+    legacy_guided: take vLLM's former ``guided_*`` fields for what they meant.
+    """
     try:
-        return kind.model_validate(content)
+        return kind.model_validate(constraints.modernised(content) if legacy_guided else content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         cause = first.get("ctx", {}).get("error")

@@ -24,12 +24,16 @@ Outputs = AsyncGenerator[RequestOutput]
 
 @dataclass(frozen=True)
 class Service:
-    """The engine as one HTTP server offers it. names: what clients may call the model, the first one is its own."""
+    """The engine as one HTTP server offers it. names: what clients may call the model, the first one is its own.
+
+    legacy_guided: vLLM's former ``guided_*`` fields are taken for what they meant, not refused.
+    """
 
     engine: AsyncEngine
     names: tuple[str, ...]
     metrics: Metrics
     max_body_bytes: int
+    legacy_guided: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property

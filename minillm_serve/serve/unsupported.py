@@ -73,12 +73,7 @@ STREAM_OPTIONS_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "include_obfuscation": (False,),
 }
 STRUCTURED_OUTPUTS_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "regex": (),
-    "choice": (),
-    "grammar": (),
-    "structural_tag": (),
-    "disable_fallback": (False,),
-    "disable_any_whitespace": (False,),
+    "disable_fallback": (False, True),
     "disable_additional_properties": (False,),
     "whitespace_pattern": (),
 }
@@ -112,10 +107,16 @@ def refuse_unsupported(extra: Mapping[str, Any], neutral: Mapping[str, tuple[Any
     return unknown
 
 
-def warning_header(unknown: Iterable[str]) -> dict[str, str]:
-    """``x-minillm-warning`` naming ignored parameters (printable ASCII, bounded); empty when there are none."""
+def warning_header(unknown: Iterable[str], notes: Iterable[tuple[str, str, str]] = ()) -> dict[str, str]:
+    """``x-minillm-warning``: ignored parameters, and keywords of a schema that are not enforced with their places.
+
+    Printable ASCII, bounded; empty when there is nothing to say.
+    """
     names = ", ".join(ascii(name[:40]) for name in unknown)
-    return {"x-minillm-warning": f"ignored unknown parameters: {names}"[:500]} if names else {}
+    places = ", ".join(ascii(f"{keyword[:40]} at {path[:60] or '(root)'}") for keyword, path, _ in notes)
+    parts = [f"ignored unknown parameters: {names}"] if names else []
+    parts += [f"not enforced: {places}"] if places else []
+    return {"x-minillm-warning": "; ".join(parts)[:500]} if parts else {}
 
 
 def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
@@ -132,5 +133,5 @@ def _migration_hint(name: str) -> str:
     return (
         f"{name} no longer exists (vLLM removed it in 0.12 and now ignores it silently): use "
         'response_format={"type": "json_schema", "json_schema": {"name": ..., "schema": ...}} or '
-        'structured_outputs={"json": ...}'
+        'structured_outputs={"json": ...}; a server started with --accept-legacy-guided still takes it'
     )

@@ -210,8 +210,9 @@ def test_trace_accounts_for_every_token(tiny_model_dir, tmp_path):
 
 def test_a_grammar_without_a_way_on_ends_its_own_request_alone(tiny_model_dir, expected):
     llm = LLM(tiny_model_dir, num_kv_blocks=64)
-    llm.core.admission.grammars._grammars["{}"] = DeadEnd()
-    stuck = SamplingParams(max_tokens=24, temperature=0, structured_outputs=StructuredOutputsParams(json={}))
+    constraint = StructuredOutputsParams(json={})
+    llm.core.admission.grammars.put(constraint, DeadEnd())
+    stuck = SamplingParams(max_tokens=24, temperature=0, structured_outputs=constraint)
     first, second = llm.generate(PROMPTS[:2], [stuck, GREEDY])
     assert (first.outputs[0].finish_reason, len(first.outputs[0].token_ids)) == ("error", 2)
     assert second.outputs[0].token_ids == expected[1]
@@ -224,4 +225,4 @@ def test_a_schema_that_is_no_json_is_refused():
         deep = {"not": deep}
     for schema in (deep, {"const": object()}, {"const": {1, 2}}):
         with pytest.raises(RequestError):
-            StructuredOutputsParams(json=schema).json_text()
+            StructuredOutputsParams(json=schema).key()

@@ -46,7 +46,6 @@ def test_a_value_outside_its_range_is_refused_by_name(name, values):
         ({"n": 2, "temperature": 0}, "n"),
         ({"best_of": 2, "temperature": 0}, "best_of"),
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
-        ({"min_tokens": 1, "structured_outputs": GUIDED}, "min_tokens"),
     ],
 )
 def test_what_contradicts_is_refused(given, param):

@@ -163,7 +163,7 @@ def test_groups_can_be_aborted_at_any_moment(llm, plans, tight_budget, static):
 
 
 def test_a_sample_that_cannot_go_on_fails_its_whole_request_and_no_other(plain):
-    plain.core.admission.grammars._grammars["{}"] = DeadEnd()
+    plain.core.admission.grammars.put(StructuredOutputsParams(json={}), DeadEnd())
     stuck = SamplingParams(n=3, seed=1, structured_outputs=StructuredOutputsParams(json={}), max_tokens=8)
     failed, fine = plain.generate([PROMPT, PROMPT], [stuck, SamplingParams(n=2, seed=1, **WARM)])
     assert {sample.finish_reason for sample in failed.outputs} == {"error"}

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from minillm_serve.guided import CompiledGrammar, Matcher, compile_json_schema
+from minillm_serve.guided import CompiledGrammar, JsonOptions, Matcher, compile_json_schema
+from minillm_serve.guided.grammar.network import UNBOUNDED_COST
 
 _CORPUS = [
     '{"name": "Ana", "age": 31, "tags": ["a", "b"], "ok": true, "none": null, "x": [1, 2.5, -3e+10]}',
@@ -61,8 +62,10 @@ def sentencepiece_like() -> Tokenizer:
     return tokenizer
 
 
-def compiled(schema: Any, tokenizer: Tokenizer | None = None) -> CompiledGrammar:
-    return compile_json_schema(schema, tokenizer or byte_level())
+def compiled(schema: Any, tokenizer: Tokenizer | None = None, **options: Any) -> CompiledGrammar:
+    """``options``: fields of JsonOptions, and ``machine``."""
+    machine = options.pop("machine", "auto")
+    return compile_json_schema(schema, tokenizer or byte_level(), options=JsonOptions(**options), machine=machine)
 
 
 # -- judges ------------------------------------------------------------------------------------------------------------
@@ -82,8 +85,8 @@ def strict_loads(text: str) -> Any:
     return json.loads(text, object_pairs_hook=pairs, parse_constant=refuse)
 
 
-def allowed_ids(matcher: Matcher) -> np.ndarray:
-    mask = matcher.fill_mask()
+def allowed_ids(matcher: Matcher, budget: int | None = None) -> np.ndarray:
+    mask = matcher.fill_mask(budget)
     return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
 
 
@@ -106,7 +109,7 @@ def generate(grammar: CompiledGrammar, seed: int, free_tokens: int = 60, limit: 
         allowed = allowed_ids(matcher).tolist()
         assert allowed, f"dead end after {text_of(grammar, ids)!r}"
         assert len(ids) < limit, f"no end in sight after {text_of(grammar, ids)[:300]!r}"
-        token = rng.choice(allowed) if len(ids) < free_tokens else _closing(grammar, allowed, rng)
+        token = rng.choice(allowed) if len(ids) < free_tokens else closing_token(matcher, rng)
         if rng.random() < 0.4 and len(ids) < free_tokens:  # structure is rare among hundreds of letters
             token = rng.choice([t for t in allowed if _has_structure(grammar, t)] or allowed)
         assert matcher.accept(token)
@@ -119,16 +122,15 @@ def _has_structure(grammar: CompiledGrammar, token: int) -> bool:
     return any(byte in b'{}[]",:\\-.eE0' for byte in grammar.vocab.token_bytes[token] or b"")
 
 
-def _closing(grammar: CompiledGrammar, allowed: list[int], rng: random.Random) -> int:
-    text = grammar.vocab.token_bytes
-    in_string = len(allowed) > grammar.vocab.size // 4
-    closers = ((b'"',), (b"}", b"]")) if in_string else ((b"}", b"]"), (b'"',))
-    for wanted in (grammar.vocab.eos_token_ids, *closers):
-        found = [token for token in allowed if token in wanted or text[token] in wanted]
-        if found:
-            return rng.choice(found)
-    short = [token for token in allowed if text[token] and len(text[token]) == 1 and text[token] not in (b",", b"\\")]
-    return rng.choice(short or allowed)
+def closing_token(matcher: Matcher, rng: random.Random) -> int:
+    """A token on the shortest way to the end: one that makes good at least one byte of what is still to come."""
+    grammar, cost = matcher.grammar, matcher.cost()
+    if matcher.is_complete():
+        return min(grammar.vocab.eos_token_ids)
+    assert cost < UNBOUNDED_COST, "the shortest completion is not known"
+    nearer = [token for token in allowed_ids(matcher, cost - 1).tolist() if token not in grammar.vocab.eos_token_ids]
+    assert nearer, f"no token leads to the end within {cost} bytes"
+    return rng.choice(nearer)
 
 
 def accepts_ids(grammar: CompiledGrammar, ids: list[int]) -> bool:
@@ -146,12 +148,8 @@ def accepts_ids(grammar: CompiledGrammar, ids: list[int]) -> bool:
 
 def accepts_text(grammar: CompiledGrammar, text: str) -> bool:
     """The same question for bytes, without masks."""
-    state = grammar.automaton.start
-    for byte in text.encode():
-        state = state.step(byte)
-        if state is None:
-            return False
-    return state.complete
+    matcher = grammar.matcher()
+    return matcher.accept_bytes(text.encode()) and matcher.is_complete()
 
 
 def tokenisations(grammar: CompiledGrammar, text: str, seed: int = 0) -> list[list[int]]:

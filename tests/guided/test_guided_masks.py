@@ -11,22 +11,28 @@ from guided_tools import accepts_text, allowed_ids, byte_level, compiled, genera
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from minillm_serve.guided import SchemaError, compile_json_schema
-from minillm_serve.guided.grammar.old_grammar import Builder
-from minillm_serve.guided.automaton.matcher import MAX_MASKS, CompiledGrammar
-from minillm_serve.guided.schema.normalise import Normaliser
-from minillm_serve.guided.automaton.pushdown import MAX_STATES
-from minillm_serve.guided.automaton.vocab import Vocab, token_bytes, vocab_of
+from minillm_serve.guided import SchemaError, compile_json_schema, json_stages
+from minillm_serve.guided.automaton import closure, machine, native, token_masks
+from minillm_serve.guided.automaton.matcher import CompiledGrammar
+from minillm_serve.guided.automaton.vocab import BYTE_LEVEL, Vocab, token_bytes, vocab_of
 from minillm_serve.model.tokenizer import Tokenizer as OurTokenizer
 
+MACHINES = [
+    "reference",
+    pytest.param(
+        "native", marks=pytest.mark.skipif(not native.available(), reason="the compiled machine needs a compiler")
+    ),
+]
 
-@pytest.mark.parametrize("seed", range(60))
-def test_mask_is_what_accept_accepts(seed: int) -> None:
+
+@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("seed", range(40))
+def test_mask_is_what_accept_accepts(seed: int, kind: str) -> None:
     tokenizer = sentencepiece_like() if seed % 3 == 0 else byte_level()
     try:
-        grammar = compiled(random_schema(1_000 + seed), tokenizer)
+        grammar = compiled(random_schema(1_000 + seed), tokenizer, machine=kind)
     except SchemaError:
-        grammar = compiled({}, tokenizer)
+        grammar = compiled({}, tokenizer, machine=kind)
     rng, matcher = random.Random(seed), grammar.matcher()
     for _ in range(25):
         allowed = allowed_ids(matcher).tolist()
@@ -38,7 +44,8 @@ def test_mask_is_what_accept_accepts(seed: int) -> None:
         assert matcher.accept(rng.choice(going_on))
 
 
-def test_tokens_across_boundaries_are_judged_to_their_last_byte() -> None:
+@pytest.mark.parametrize("kind", MACHINES)
+def test_tokens_across_boundaries_are_judged_to_their_last_byte(kind: str) -> None:
     """A made-up vocabulary whose tokens close names and open others, repeat a name, or end a character too late."""
     pieces = [
         b'{"a":1,"a":',
@@ -57,8 +64,7 @@ def test_tokens_across_boundaries_are_judged_to_their_last_byte() -> None:
     vocab = Vocab([None, *pieces], frozenset({0}))
 
     for schema in ({"type": "object"}, {"type": "string", "maxLength": 3}, {"properties": {"b": {"type": "integer"}}}):
-        builder = Builder(vocab.alphabet)
-        grammar = CompiledGrammar(builder.build(Normaliser(schema).run()), builder.chars, vocab)
+        grammar = CompiledGrammar(json_stages(schema).network, vocab, machine=kind)
         for seed in range(30):
             rng, matcher = random.Random(seed), grammar.matcher()
             for _ in range(12):
@@ -165,7 +171,7 @@ def test_a_tokenizer_without_exact_bytes_is_refused() -> None:
 
 def poor_tokenizer(missing: bytes) -> Tokenizer:
     """Byte-level, without a token of its own for the bytes in ``missing``; they only stand in longer tokens."""
-    visible = {byte: char for char, byte in __import__("minillm_serve.guided.automaton.vocab", fromlist=["x"]).BYTE_LEVEL.items()}
+    visible = {byte: char for char, byte in BYTE_LEVEL.items()}
     vocab = {"<|endoftext|>": 0}
     singles = [bytes([byte]) for byte in range(256) if byte not in missing]
     longer = [
@@ -209,23 +215,31 @@ def test_missing_bytes_never_lead_into_a_dead_end(missing: bytes) -> None:
     assert not vocab.alphabet & frozenset(missing) - {0xE2, 0xC3}
 
 
-def test_caches_are_bounded() -> None:
+def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 300_000
+    monkeypatch.setattr(machine, "MAX_HELD_BYTES", limit)
+    monkeypatch.setattr(token_masks, "MAX_READINGS_BYTES", limit)
+    schema = {"type": "array", "items": {"type": "string", "maxLength": 300}}
+    grammar = compiled(schema, machine="reference")
+    most = 0
+    for seed in range(4):
+        generate(grammar, seed, free_tokens=300)
+        most = max(most, grammar.machine.nbytes())
+    assert most > limit, "the limit was reached"
+    assert most < 4 * limit, "positions, masks, readings, and a little for what is in use"
 
-    grammar = compiled({"type": "array", "items": {"type": "string", "maxLength": 300}})
-    for seed in range(6):
-        generate(grammar, seed, free_tokens=400)
-    assert len(grammar._masks) <= MAX_MASKS
-    assert len(grammar.automaton._states) <= MAX_STATES
 
-
-def test_masks_stay_exact_when_an_ambiguous_schema_is_cut() -> None:
-    """Each level doubles the ways in which the text may be meant, beyond what the automaton keeps."""
+def test_masks_stay_exact_when_an_ambiguous_schema_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each level doubles the ways in which the text may be meant, beyond what the machine keeps."""
+    for module in (closure, machine):
+        monkeypatch.setattr(module, "MAX_THREADS", 64)
     branch = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
-    grammar = compiled({"anyOf": [branch, branch | {"additionalProperties": {"type": "null"}}, {"type": "string"}]})
+    others = [branch | {"additionalProperties": {"type": kind}} for kind in ("null", "boolean")]
+    grammar = compiled({"anyOf": [*others, {"type": "string"}]}, machine="reference")
     matcher = grammar.matcher()
-    for byte in b'{"a":' * 12 + b'"x':
+    for byte in b'{"a":' * 8 + b'"x':
         assert matcher.accept(grammar.vocab.token_bytes.index(bytes([byte])))
-    assert grammar.automaton.pruned
+    assert grammar.machine.pruned
     for piece in (b'"', b"}"):
         assert allowed_ids(matcher).tolist() == [t for t in range(grammar.vocab.size) if matcher.copy().accept(t)]
         assert matcher.accept(grammar.vocab.token_bytes.index(piece))

@@ -9,46 +9,53 @@ import pytest
 from guided_tools import accepts_text, byte_level, compiled
 
 from minillm_serve.guided import SchemaError, compile_json_schema
+from minillm_serve.guided.budget import Budget, budget
+from minillm_serve.guided.grammar.json_network import build_json_network
+from minillm_serve.guided.schema.normalise import Normaliser
 from minillm_serve.params import RequestError
 
-UNSUPPORTED = {
-    "pattern": "a+",
-    "format": "date",
-    "multipleOf": 2,
-    "uniqueItems": True,
-    "contains": {},
-    "minContains": 1,
-    "patternProperties": {"a": {}},
-    "propertyNames": {"maxLength": 3},
-    "minProperties": 1,
-    "maxProperties": 3,
-    "dependentRequired": {"a": ["b"]},
-    "dependentSchemas": {},
-    "not": {"type": "string"},
-    "if": {"type": "string"},
-    "then": {},
-    "else": {},
-    "unevaluatedProperties": False,
-    "unevaluatedItems": False,
-    "contentEncoding": "base64",
-    "$dynamicRef": "#x",
-    "nullable": True,
-    "requird": ["typo"],
+UNSUPPORTED: dict[str, Any] = {
+    "pattern": {"pattern": r"(a+)b\1"},
+    "uniqueItems": {"type": "array", "uniqueItems": True, "items": {"type": "object"}},
+    "not": {"not": {"type": "array", "uniqueItems": True}},
+    "$ref": {"$ref": "https://example.org/elsewhere"},
 }
 
 
 @pytest.mark.parametrize("keyword", UNSUPPORTED)
 def test_an_unsupported_keyword_is_named_with_its_path(keyword: str) -> None:
-    schema = {"type": "object", "properties": {"x/y": {"type": "array", "items": {keyword: UNSUPPORTED[keyword]}}}}
+    schema = {"type": "object", "properties": {"x/y": {"type": "array", "items": UNSUPPORTED[keyword]}}}
     with pytest.raises(SchemaError) as caught:
         compiled(schema)
     assert (caught.value.keyword, caught.value.path) == (keyword, f"/properties/x~1y/items/{keyword}")
+    assert caught.value.kind == "unsupported"
     assert isinstance(caught.value, RequestError)
     assert repr(keyword) in str(caught.value) and f"/items/{keyword}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("requird", ["typo"]),
+        ("nullable", True),
+        ("contentEncoding", "base64"),
+        ("$recursiveRef", "#"),
+        ("format", "byte"),
+    ],
+)
+def test_what_asserts_nothing_is_told(keyword: str, value: Any) -> None:
+    schema = {"type": "object", "properties": {"x/y": {"type": "string", keyword: value}}}
+    grammar = compiled(schema)
+    assert [(name, path) for name, path, _ in grammar.notes] == [(keyword, f"/properties/x~1y/{keyword}")]
+    assert accepts_text(grammar, '{"x/y":"anything"}')
+
+
+def test_annotations_are_not_worth_a_note() -> None:
+    assert not compiled({"title": "t", "description": "d", "examples": [1], "$comment": "c", "x-any": 1}).notes
+
+
 def test_unreferenced_definitions_are_not_judged() -> None:
-    compiled({"type": "null", "$defs": {"unused": {"pattern": "x"}}, "definitions": {"unused": {"not": {}}}})
+    compiled({"type": "null", "$defs": {"unused": {"$ref": "http://x"}}, "definitions": {"unused": {"type": 1}}})
 
 
 MALFORMED: list[tuple[Any, str, str]] = [
@@ -60,7 +67,7 @@ MALFORMED: list[tuple[Any, str, str]] = [
     ({"properties": []}, "properties", "/properties"),
     ({"properties": {"a": 1}}, "a", "/properties/a"),
     ({"additionalProperties": "no"}, "additionalProperties", "/additionalProperties"),
-    ({"items": [{}]}, "items", "/items"),
+    ({"items": [{}], "prefixItems": [{}]}, "items", "/items"),
     ({"items": 3}, "items", "/items"),
     ({"prefixItems": {}}, "prefixItems", "/prefixItems"),
     ({"minItems": -1}, "minItems", "/minItems"),
@@ -75,9 +82,33 @@ MALFORMED: list[tuple[Any, str, str]] = [
     ({"$ref": "#/nowhere"}, "$ref", "/$ref"),
     ({"$ref": "#anchor"}, "$ref", "/$ref"),
     ({"$ref": "https://example.org/schema"}, "$ref", "/$ref"),
-    ({"properties": {"a": {"$id": "https://example.org/x"}}}, "$id", "/properties/a/$id"),
-    ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf", "/oneOf"),
-    ({"oneOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]}, "oneOf", "/oneOf"),
+    ({"$ref": "#a", "$anchor": 3}, "$anchor", "/$anchor"),
+    ({"$ref": "#a", "$anchor": "a", "not": {"$anchor": "a"}}, "$anchor", "/not/$anchor"),
+    ({"$schema": 3}, "$schema", "/$schema"),
+    ({"$schema": "http://json-schema.org/draft-03/schema#"}, "$schema", "/$schema"),
+    (
+        {"$schema": "https://example.org/mine", "$vocabulary": {"https://example.org/units": True}},
+        "$vocabulary",
+        "/$vocabulary/https:~1~1example.org~1units",
+    ),
+    ({"pattern": 3}, "pattern", "/pattern"),
+    ({"pattern": "("}, "pattern", "/pattern"),
+    ({"format": []}, "format", "/format"),
+    ({"multipleOf": 0}, "multipleOf", "/multipleOf"),
+    ({"multipleOf": -1.5}, "multipleOf", "/multipleOf"),
+    ({"uniqueItems": "yes"}, "uniqueItems", "/uniqueItems"),
+    ({"patternProperties": []}, "patternProperties", "/patternProperties"),
+    ({"patternProperties": {"[": {}}, "additionalProperties": False}, "pattern", "/patternProperties/["),
+    ({"propertyNames": 1}, "propertyNames", "/propertyNames"),
+    ({"minProperties": -1}, "minProperties", "/minProperties"),
+    ({"dependentRequired": {"a": "b"}}, "dependentRequired", "/dependentRequired/a"),
+    ({"dependentSchemas": {"a": 3}}, "a", "/dependentSchemas/a"),
+    ({"contains": 3}, "contains", "/contains"),
+    ({"contains": {}, "maxContains": 1.5}, "maxContains", "/maxContains"),
+    ({"not": 3}, "not", "/not"),
+    ({"if": 3, "then": {}}, "if", "/if"),
+    ({"x-minillm": {"lenient": 1}}, "lenient", "/x-minillm/lenient"),
+    ({"x-minillm": {"lenien": True}}, "lenien", "/x-minillm/lenien"),
 ]
 IMPOSSIBLE: list[tuple[Any, str, str]] = [
     (False, "false", ""),
@@ -85,7 +116,13 @@ IMPOSSIBLE: list[tuple[Any, str, str]] = [
     ({"enum": []}, "enum", "/enum"),
     ({"type": "string", "enum": [1]}, "enum", "/enum"),
     ({"type": "array", "minItems": 2, "maxItems": 1}, "minItems", "/minItems"),
-    ({"type": "array", "minItems": 1, "items": False}, "false", "/items"),
+    ({"type": "array", "minItems": 1, "items": False}, "minItems", "/minItems"),
+    ({"type": "array", "contains": False}, "contains", "/contains"),
+    ({"type": "object", "minProperties": 2, "maxProperties": 1}, "minProperties", "/minProperties"),
+    ({"type": "object", "required": ["a"], "propertyNames": {"maxLength": 0}}, "required", "/required"),
+    ({"type": "object", "required": ["a", "b"], "maxProperties": 1}, "maxProperties", "/maxProperties"),
+    ({"type": "string", "not": {}}, "not", "/not"),
+    ({"oneOf": [{"type": "null"}, {"type": "null"}]}, "oneOf", "/oneOf"),
     ({"type": "string", "minLength": 2, "maxLength": 1}, "minLength", "/minLength"),
     ({"type": "number", "minimum": 2, "maximum": 1}, "minimum", "/minimum"),
     ({"type": "number", "exclusiveMinimum": 1, "maximum": 1}, "exclusiveMinimum", "/exclusiveMinimum"),
@@ -123,7 +160,6 @@ HOSTILE: list[tuple[Any, str]] = [
     ),
     ({"$ref": "#/$defs/0", "$defs": {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(5_000)}}, "$ref"),
     ({"enum": [f"value {i}" for i in range(100_000)]}, "enum"),
-    ({"properties": {f"p{i}": {"minimum": i} for i in range(3_000)}}, "minimum"),
     (
         {"allOf": [{"anyOf": [{"minimum": i} for i in range(300)]}, {"anyOf": [{"maxLength": i} for i in range(300)]}]},
         "allOf",
@@ -131,6 +167,49 @@ HOSTILE: list[tuple[Any, str]] = [
     (None, "schema"),
     ([], "schema"),
 ]
+
+
+def tower(wrap: Any, levels: int) -> Any:
+    schema: Any = {"type": "string"}
+    for _ in range(levels):
+        schema = wrap(schema)
+    return schema
+
+
+NAMES = [f"p{i}" for i in range(40)]
+COSTLY: dict[str, Any] = {
+    "not in not": tower(lambda inner: {"not": inner}, 128),
+    "if in if": tower(lambda inner: {"if": inner, "then": {"minLength": 1}}, 60),
+    "oneOf in oneOf": tower(lambda inner: {"oneOf": [inner, {"minLength": 1}]}, 40),
+    "anyOf times anyOf": {"allOf": [{"anyOf": [{"required": [a]}, {"required": [a + "x"]}]} for a in NAMES]},
+    "dependent schemas": {"dependentSchemas": {a: {"properties": {a + "x": {"type": "integer"}}} for a in NAMES}},
+    "patterns": {"patternProperties": {f"^a.*{i}": {"minimum": i} for i in range(40)}, "additionalProperties": False},
+    "intersections without end": {
+        "$ref": "#/$defs/0",
+        "$defs": {
+            str(i): {
+                "properties": {"a": {"$ref": f"#/$defs/{(i + 1) % 40}"}, "b": {"$ref": f"#/$defs/{i * 7 % 40}"}},
+                "allOf": [{"additionalProperties": {"$ref": f"#/$defs/{(i * 3 + 1) % 40}"}}],
+            }
+            for i in range(40)
+        },
+    },
+    "a branch for each constant": {
+        "oneOf": [{"properties": {"k": {"const": i}}, "required": ["k"]} for i in range(600)]
+    },
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_multiplies_is_answered_or_refused_within_the_budget(name: str) -> None:
+    limit = Budget(steps=200_000, seconds=60.0)
+    with budget(limit):
+        try:
+            normaliser = Normaliser(COSTLY[name])
+            build_json_network(normaliser.run(), normaliser)
+        except SchemaError as error:
+            assert error.kind == "unsupported"
+    assert limit.left > -200_000
 
 
 @pytest.mark.parametrize(("schema", "keyword", "path"), MALFORMED + IMPOSSIBLE)
@@ -175,6 +254,7 @@ def test_an_impossible_optional_part_is_merely_never_written() -> None:
 
 
 def test_large_but_honest_schemas_compile() -> None:
+    compiled({"properties": {f"p{i}": {"minimum": i} for i in range(1_000)}})
     compiled({"enum": [f"value{i}" for i in range(10_000)]})
     compiled({"type": "array", "items": {"type": "null"}, "minItems": 10**6, "maxItems": 10**6})
     doubling = {str(i): {"type": "array", "prefixItems": [{"$ref": f"#/$defs/{i + 1}"}] * 2} for i in range(60)}

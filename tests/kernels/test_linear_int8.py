@@ -8,7 +8,7 @@ import platform
 import pytest
 import torch
 
-from minillm_kernels import resolve
+from minillm_kernels import compiler, resolve
 from minillm_kernels.cpu import build, int8_cpp, int8_torch, linear_cpp
 from minillm_kernels.ref import INT8_GROUP, pack_linear_int8, quantize_rows
 
@@ -125,11 +125,11 @@ def test_what_the_kernel_cannot_read_is_refused():
 @pytest.mark.parametrize(("march", "needs"), [("x86-64", "sse2"), ("haswell", "avx2"), ("skylake-avx512", "avx512bw")])
 def test_older_machines_get_the_same_integers_and_the_same_fp32_invariance(march, needs, tmp_path, monkeypatch):
     """Builds of the same source for SSE2 (portable loop), AVX2 and AVX-512 without VNNI (16-bit products)."""
-    if needs not in build._cpu_flags().split():
+    if needs not in compiler._cpu_flags().split():
         pytest.skip(f"this machine has no {needs}")
-    compiler, target = build.find_compiler(), tmp_path / "kernels.so"
+    gcc, target = compiler.find_compiler(), tmp_path / "kernels.so"
     flags = ["-march=" + march if flag == "-march=native" else flag for flag in build.FLAGS]
-    build._run(compiler, *flags, "-o", str(target), *map(str, sorted(build.SOURCES.glob("linear*.cpp"))))
+    compiler._run(gcc, *flags, "-o", str(target), *map(str, sorted(build.SOURCES.glob("linear*.cpp"))))
     library = ctypes.CDLL(str(target))
     functions = (linear_cpp.panel_width, linear_cpp._kernel, linear_cpp._packer, int8_cpp._kernel, int8_cpp._packer)
     monkeypatch.setattr(build, "library", lambda: library)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import NoBadWordsLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from minillm_serve.params import SamplingParams
+from minillm_serve.params import SamplingParams, StructuredOutputsParams
 from minillm_serve.plan import RequestInit
-from minillm_serve.runner.sampling_state import SamplingState, TokenCounts
+from minillm_serve.runner.constraints import TokenCounts
+from minillm_serve.runner.sampling_state import SamplingState
 
 VOCAB = 40
 EOS = (3, 4)
@@ -66,7 +67,7 @@ def test_a_batch_of_logits_is_edited_as_each_row_asks(sequences, seed):
     for row, (params, prompt, generated, cut) in zip(rows.tolist(), sequences, strict=True):
         state.insert(row, RequestInit(row, (*prompt, *generated[:cut]), len(prompt), params, seed=0))
         for token in generated[cut:]:
-            assert state.add(row, token)
+            assert state.draw(row, token) == ((token,), 0)
     logits = torch.randn(len(rows), VOCAB, generator=torch.Generator().manual_seed(seed)) * 5
     expected = [
         edited_by_definition(logits[at].tolist(), params, prompt, generated)
@@ -141,6 +142,6 @@ def test_counts_grow_with_every_token(prompt, generated):
 
 
 def test_guided_rows_without_a_grammar_compiler_are_refused():
-    params = SamplingParams(structured_outputs={"json": {}})  # any value but None asks for a grammar
+    params = SamplingParams(structured_outputs=StructuredOutputsParams(json={}))
     with pytest.raises(ValueError, match="without guided decoding"):
         SamplingState(1).insert(0, RequestInit(0, (1,), 1, params, seed=0))

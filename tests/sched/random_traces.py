@@ -41,6 +41,7 @@ class Case:
     late_aborts: dict[int, list[int]] = field(default_factory=dict)  # while the step runs
     failures: dict[int, str] = field(default_factory=dict)  # step -> where the device fails
     abort_on_failure: bool = True
+    jumps: bool = False
     resets: frozenset[int] = frozenset()
 
     @property
@@ -100,6 +101,7 @@ def random_case(seed: int) -> Case:
         failures={random.randrange(30): random.choice(["before", "applied", "written"]) for _ in range(_few(random))},
         abort_on_failure=random.random() < 0.5,
         resets=frozenset(random.randrange(40) for _ in range(_few(random))),
+        jumps=random.random() < 0.4,
     )
 
 
@@ -114,7 +116,7 @@ def _some(random: Random, num_requests: int) -> dict[int, list[int]]:
 def play(case: Case) -> Counter[str]:
     """Run a case to its end. Raises AssertionError at the first violation; returns what happened, counted."""
     scheduler, kv = case.scheduler, case.scheduler.kv
-    device = Device(kv.block_size, case.vocab)
+    device = Device(kv.block_size, case.vocab, case.jumps)
     device.salts = {request.rid: _sharing(scheduler, request) for request in case.requests}
     alone = {request.rid: device.alone(request) for request in case.requests}
     watch = Watch(scheduler)
@@ -161,7 +163,13 @@ def play(case: Case) -> Counter[str]:
             assert request.token_ids == expected, f"request {request.rid} got other tokens than alone"
     hits = watch.hit_tokens
     return counts + Counter(
-        {"steps": step, "reads": device.reads, "preemptions": scheduler.num_preemptions, "hit tokens": hits}
+        {
+            "steps": step,
+            "reads": device.reads,
+            "preemptions": scheduler.num_preemptions,
+            "hit tokens": hits,
+            "jumped tokens": device.jumped,
+        }
     )
 
 

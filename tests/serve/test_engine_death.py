@@ -10,6 +10,7 @@ from dead_end import DeadEnd
 from live_server import LiveServer, wait_until
 
 from minillm_serve.config import EngineConfig
+from minillm_serve.params import StructuredOutputsParams
 
 BODY = {"prompt": "Hello", "max_tokens": 500, "ignore_eos": True, "temperature": 0}
 
@@ -58,7 +59,8 @@ def test_a_fault_of_the_server_is_a_500_without_its_reason(tiny_model_dir: Path,
 def test_a_constraint_without_a_way_on_fails_its_own_request_alone(tiny_model_dir: Path):
     config = EngineConfig(model=str(tiny_model_dir), num_kv_blocks=128, num_threads=1)
     with LiveServer(config) as server:
-        server.engine.core.admission.grammars._grammars['{"type": "string"}'] = DeadEnd()
+        constraint = StructuredOutputsParams(json={"type": "string"})
+        server.engine.core.admission.grammars.put(constraint, DeadEnd())
         body = {"prompt": "Hello", "max_tokens": 20, "structured_outputs": {"json": {"type": "string"}}}
         response = server.post("/v1/completions", body)
         assert response.status_code == 500 and "constraint" in response.json()["error"]["message"]

@@ -1,27 +1,42 @@
-"""What the engine holds: one compiled grammar per schema, one matcher per sequence."""
+"""What the engine holds: one compiled grammar per constraint, one matcher per sequence."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from minillm_serve.guided.automaton.masks import fill
-from minillm_serve.guided.automaton.pushdown import Automaton, State
+from minillm_serve.guided.automaton import machine as reference
+from minillm_serve.guided.automaton.interface import Machine
 from minillm_serve.guided.automaton.vocab import Vocab
-from minillm_serve.guided.grammar.old_grammar import Value
-from minillm_serve.guided.text.strings import CharTable
+from minillm_serve.guided.grammar.network import Network
 
-MAX_MASKS = 256
+MACHINES = ("auto", "native", "reference")
+Note = tuple[str, str, str]  # (keyword, path, why): asserts nothing, or was left out on request
+
+
+def make_machine(network: Network, vocab: Vocab, kind: str = "auto") -> Machine:
+    """The machine that runs ``network``: the compiled one, the one in Python, or (``auto``) the faster that works."""
+    if kind not in MACHINES:
+        raise ValueError(f"machine must be one of {', '.join(MACHINES)}; got {kind!r}")
+    if kind != "reference":
+        from minillm_serve.guided.automaton import native
+
+        if kind == "native" or native.available():
+            return native.NativeMachine(network, vocab)
+    return reference.ReferenceMachine(network, vocab)
 
 
 class CompiledGrammar:
-    """A schema bound to a vocabulary. Shared by every sequence that asks for the schema; its caches are bounded."""
+    """A network bound to a vocabulary. Shared by every sequence with the same constraint; its caches are bounded.
 
-    def __init__(self, start: Value, chars: CharTable, vocab: Vocab):
-        self.vocab = vocab
-        self.automaton = Automaton(start, chars)
-        self._masks: OrderedDict[State, np.ndarray] = OrderedDict()
+    notes: what in the constraint asserts nothing, or was left out because that was asked for.
+    """
+
+    def __init__(self, network: Network, vocab: Vocab, *, notes: Iterable[Note] = (), machine: str = "auto"):
+        self.network, self.vocab, self.notes = network, vocab, tuple(notes)
+        self.machine = make_machine(network, vocab, machine)
 
     @property
     def vocab_size(self) -> int:
@@ -31,38 +46,61 @@ class CompiledGrammar:
         """A matcher at the beginning of the text."""
         return Matcher(self)
 
-    def mask(self, state: State) -> np.ndarray:
-        """The shared, read-only mask of a state: uint32 [ceil(V / 32)]."""
-        mask = self._masks.get(state)
-        if mask is None:
-            mask = self._masks[state] = fill(self.automaton, self.vocab, state)
-            if len(self._masks) > MAX_MASKS:
-                self._masks.popitem(last=False)
-        else:
-            self._masks.move_to_end(state)
-        return mask
+    def nbytes(self) -> int:
+        """Memory held by the network, its states and its masks, in bytes (an estimate)."""
+        return self.machine.nbytes() + self.network.nbytes()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What there is to see at one place of a text.
+
+    offset: bytes read so far. allowed: how many tokens may come next. forced: the bytes that must come next. complete:
+    may the text end here? shortest: bytes of the shortest completion. readings: one line for each reading.
+    """
+
+    offset: int
+    allowed: int
+    forced: bytes
+    complete: bool
+    shortest: int
+    readings: tuple[str, ...]
 
 
 class Matcher:
-    """Where one sequence stands in its grammar. Copying it is cheap: the state is shared, never changed."""
+    """Where one sequence stands in its grammar. Copying it is cheap: positions are shared and never change."""
 
-    __slots__ = ("_buffer", "_finished", "_state", "grammar")
+    __slots__ = ("_buffer", "_finished", "_machine", "_offset", "_position", "grammar")
 
     def __init__(self, grammar: CompiledGrammar):
         self.grammar = grammar
-        self._state = grammar.automaton.start
+        self._machine = grammar.machine
+        self._position = self._machine.start()
         self._finished = False
+        self._offset = 0
         self._buffer: np.ndarray | None = None
 
-    def fill_mask(self) -> np.ndarray:
+    def fill_mask(self, budget: int | None = None) -> np.ndarray:
         """Tokens that may come next: uint32 [ceil(V / 32)], bit t % 32 of word t // 32; valid until the next call.
 
-        The bit of each end-of-text id is set exactly where the text may end; after the end no other bit is.
+        The bit of each end-of-text id is set exactly where the text may end; after the end no other bit is. budget:
+        only tokens after which the text can still be completed within so many bytes (slower).
         """
-        if self._buffer is None:
-            self._buffer = np.empty(self.grammar.vocab.words, dtype=np.uint32)
-        self._buffer[:] = self.grammar.vocab.eos_mask if self._finished else self.grammar.mask(self._state)
-        return self._buffer
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = np.zeros(self.grammar.vocab.words, dtype=np.uint32)
+        if self._finished:
+            buffer[:] = self.grammar.vocab.eos_mask
+        else:
+            self._machine.fill(self._position, buffer, budget)
+        return buffer
+
+    def fill_into(self, out: np.ndarray, budget: int | None = None) -> None:
+        """The same mask written into a row of the caller's: contiguous uint32 [ceil(V / 32)]."""
+        if self._finished:
+            out[:] = self.grammar.vocab.eos_mask
+        else:
+            self._machine.fill(self._position, out, budget)
 
     def accept(self, token_id: int) -> bool:
         """Move on by one token. False, and nothing changed, when the token is forbidden here."""
@@ -70,22 +108,47 @@ class Matcher:
         if token_id in vocab.eos_token_ids:
             self._finished = self.is_complete()
             return self._finished
-        if self._finished or not 0 <= token_id < vocab.size or not vocab.token_bytes[token_id]:
+        if not 0 <= token_id < vocab.size:
             return False
-        state: State | None = self._state
-        for byte in vocab.token_bytes[token_id]:
-            state = state.step(byte)
-            if state is None:
-                return False
-        self._state = state
+        data = vocab.token_bytes[token_id]
+        return bool(data) and self.accept_bytes(data)
+
+    def accept_bytes(self, data: bytes) -> bool:
+        """Move on by bytes, however they are divided into tokens. False, and nothing changed, if they are forbidden."""
+        if self._finished:
+            return False
+        position = self._machine.advance(self._position, data)
+        if position is None:
+            return False
+        self._position = position
+        self._offset += len(data)
         return True
 
     def is_complete(self) -> bool:
         """May the text end here (or has it)?"""
-        return self._finished or self._state.complete
+        return self._finished or self._machine.complete(self._position)
+
+    @property
+    def is_finished(self) -> bool:
+        """Has an end-of-text token been accepted?"""
+        return self._finished
+
+    def forced_bytes(self, limit: int = 4096) -> bytes:
+        """The bytes that must come next, up to the first choice; to end the text is a choice."""
+        return b"" if self._finished else self._machine.forced(self._position, limit)
+
+    def cost(self) -> int:
+        """Bytes of the shortest completion; ``network.UNBOUNDED_COST`` if no bound is known."""
+        return 0 if self._finished else self._machine.cost(self._position)
 
     def copy(self) -> Matcher:
         """An independent matcher at the same place."""
         twin = Matcher(self.grammar)
-        twin._state, twin._finished = self._state, self._finished
+        twin._position, twin._finished, twin._offset = self._position, self._finished, self._offset
         return twin
+
+    def trace(self) -> Snapshot:
+        """What there is to see here, for people."""
+        allowed = int(np.unpackbits(self.fill_mask().view(np.uint8)).sum())
+        readings = ("the text has ended",) if self._finished else tuple(self._machine.describe(self._position))
+        return Snapshot(self._offset, allowed, self.forced_bytes(), self.is_complete(), self.cost(), readings)

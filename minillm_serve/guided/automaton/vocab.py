@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
 import numpy as np
+
+from minillm_serve.guided.automaton import stored
+from minillm_serve.guided.automaton.trie import Trie
 
 _COMMON_EOS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>", "<|end|>")
 _SPACE_MARK = "\u2581"  # SentencePiece's visible space
 
 
 class Vocab:
-    """Token bytes and their trie in depth-first order.
+    """Token bytes and their trie.
 
-    token_bytes: per id, None for what may not stand in text (special, added and control tokens, holes).
-    Trie arrays, one entry a node: byte (the edge into it), depth (1 for the first byte), parent (-1 for the root),
-    skip (the next node outside its subtree), tokens (ids that end here). alphabet: bytes that are tokens themselves.
+    token_bytes: per id, None for what may not stand in text (special, added and control tokens, holes). trie: see
+    :class:`Trie`. alphabet: bytes that are tokens themselves. key: names the vocabulary among files on disk, None if
+    it was not made from a tokenizer.
     """
 
-    def __init__(self, token_bytes: list[bytes | None], eos_token_ids: frozenset[int], vocab_size: int | None = None):
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes | None],
+        eos_token_ids: frozenset[int],
+        vocab_size: int | None = None,
+        *,
+        trie: Trie | None = None,
+        key: str | None = None,
+    ):
         self.size = len(token_bytes) if vocab_size is None else vocab_size
         if self.size < len(token_bytes):
             if any(token_bytes[self.size :]):
@@ -39,8 +54,9 @@ class Vocab:
         self.alphabet = frozenset(text[0] for text in self.token_bytes if text is not None and len(text) == 1)
         if not self.alphabet & frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789"):
             raise ValueError("the tokenizer has no single-byte token for any letter or digit: no text can be ensured")
-        self._build_trie()
-        self.memo: dict[Any, Any] = {}  # vocabulary-wide sets of masks.py; at most one entry a character state
+        self.trie = Trie.of(self.token_bytes) if trie is None else trie
+        self.key = key
+        self.memo: dict[Any, Any] = {}  # what machines keep with the vocabulary; at most one entry a kind of thing
 
     def pack(self, tokens: np.ndarray) -> np.ndarray:
         """Token ids (or a bool array [size]) -> uint32 [words], bit t % 32 of word t // 32."""
@@ -51,37 +67,58 @@ class Vocab:
             flags[tokens] = True
         return np.packbits(flags, bitorder="little").view("<u4").astype(np.uint32, copy=False)
 
-    def _build_trie(self) -> None:
-        ordered = sorted((text, token) for token, text in enumerate(self.token_bytes) if text)
-        byte, depth, parent, tokens = [], [], [], []
-        path: list[int] = []
-        previous = b""
-        for text, token in ordered:
-            shared = 0
-            for a, b in zip(previous, text, strict=False):
-                if a != b:
-                    break
-                shared += 1
-            del path[shared:]
-            for place in range(shared, len(text)):
-                parent.append(path[-1] if path else -1)
-                path.append(len(byte))
-                byte.append(text[place])
-                depth.append(place + 1)
-                tokens.append(())
-            tokens[path[-1]] += (token,)
-            previous = text
-        self.byte, self.depth, self.parent, self.tokens = byte, depth, parent, tokens
-        self.skip = _subtree_ends(depth)
-        self.top = {byte[node]: node for node in range(len(byte)) if depth[node] == 1}
-        self.token_node = np.full(self.size, -1, dtype=np.int64)
-        for node, ids in enumerate(tokens):
-            for token in ids:
-                self.token_node[token] = node
-        depths = np.array(depth)
-        self.byte_array, self.parent_array = np.array(byte), np.array(parent)
-        self.levels = [np.flatnonzero(depths == level) for level in range(1, depths.max() + 1)]
-        self.skip_array = np.array(self.skip)
+    # -- the trie as lists, for code that walks it node by node ----------------------------------------------------
+
+    @cached_property
+    def byte(self) -> list[int]:
+        return self.trie.byte.tolist()
+
+    @cached_property
+    def depth(self) -> list[int]:
+        return self.trie.depth.tolist()
+
+    @cached_property
+    def parent(self) -> list[int]:
+        return self.trie.parent.tolist()
+
+    @cached_property
+    def skip(self) -> list[int]:
+        return self.trie.skip.tolist()
+
+    @cached_property
+    def tokens(self) -> list[tuple[int, ...]]:
+        """[nodes] the ids that end at each node."""
+        first, tokens = self.trie.first.tolist(), self.trie.tokens.tolist()
+        return [tuple(tokens[low:high]) for low, high in pairwise(first)]
+
+    @cached_property
+    def top(self) -> dict[int, int]:
+        """First byte -> its node."""
+        return {self.byte[node]: node for node in np.flatnonzero(self.trie.depth == 1).tolist()}
+
+    @cached_property
+    def token_node(self) -> np.ndarray:
+        """[size] the node at which each token ends, -1 for one without text."""
+        found = np.full(self.size, -1, dtype=np.int64)
+        found[self.trie.tokens] = np.repeat(np.arange(len(self.trie.byte)), np.diff(self.trie.first))
+        return found
+
+    @cached_property
+    def byte_array(self) -> np.ndarray:
+        return self.trie.byte.astype(np.int64)
+
+    @cached_property
+    def parent_array(self) -> np.ndarray:
+        return self.trie.parent.astype(np.int64)
+
+    @cached_property
+    def skip_array(self) -> np.ndarray:
+        return self.trie.skip.astype(np.int64)
+
+    @cached_property
+    def levels(self) -> list[np.ndarray]:
+        """The nodes of each depth."""
+        return [np.flatnonzero(self.trie.depth == level) for level in range(1, int(self.trie.depth.max()) + 1)]
 
     def path(self, node: int) -> bytes:
         """The bytes from the root of the trie to ``node``."""
@@ -90,17 +127,6 @@ class Vocab:
             found.append(self.byte[node])
             node = self.parent[node]
         return bytes(reversed(found))
-
-
-def _subtree_ends(depth: list[int]) -> list[int]:
-    ends, open_nodes = [0] * len(depth), []
-    for node, level in enumerate(depth):
-        while open_nodes and depth[open_nodes[-1]] >= level:
-            ends[open_nodes.pop()] = node
-        open_nodes.append(node)
-    for node in open_nodes:
-        ends[node] = len(depth)
-    return ends
 
 
 # -- from a tokenizer -------------------------------------------------------------------------------------------------
@@ -121,10 +147,13 @@ def vocab_of(tokenizer: Any, vocab_size: int | None = None, eos_token_ids: Any =
         raise ValueError(f"{type(tokenizer).__name__} is no tokenizer of the `tokenizers` library and wraps none")
     eos = frozenset(_eos_ids(tokenizer, backend) if eos_token_ids is None else eos_token_ids)
     key = (id(backend), backend.get_vocab_size(), vocab_size, eos)
+    from minillm_serve.guided.automaton import native  # which is built upon this module
+
     with _known_lock:
         if key not in _known:
             # Holding the backend keeps its id from being given to another object.
-            _known[key] = (backend, Vocab(token_bytes(backend), eos, vocab_size))
+            _known[key] = (backend, _load_or_make(backend, eos, vocab_size))
+            native.prepare(_known[key][1])
             while len(_known) > _MAX_KNOWN:
                 _known.popitem(last=False)
         _known.move_to_end(key)
@@ -141,9 +170,34 @@ def _eos_ids(tokenizer: Any, backend: Any) -> set[int]:
     return {token for name in _COMMON_EOS if (token := backend.token_to_id(name)) is not None}
 
 
-def token_bytes(backend: Any) -> list[bytes | None]:
+def _load_or_make(backend: Any, eos: frozenset[int], vocab_size: int | None) -> Vocab:
+    """The vocabulary of a tokenizer, kept on disk under what it was made from."""
+    text = backend.to_str()
+    key = hashlib.sha256(f"{sorted(eos)} {vocab_size} {text}".encode()).hexdigest()[:32]
+    arrays = stored.load("vocab", key)
+    if arrays is not None:
+        pieces = _split(arrays.pop("bytes"), arrays.pop("ends"), arrays.pop("present"))
+        return Vocab(pieces, eos, vocab_size, trie=Trie(**arrays), key=key)
+    vocab = Vocab(token_bytes(backend, text), eos, vocab_size, key=key)
+    pieces = [text or b"" for text in vocab.token_bytes]
+    joined = np.frombuffer(b"".join(pieces), dtype=np.uint8)
+    present = np.array([text is not None for text in vocab.token_bytes])
+    ends = np.cumsum([len(text) for text in pieces], dtype=np.int64)
+    stored.save("vocab", key, {"bytes": joined, "ends": ends, "present": present, **vars(vocab.trie)})
+    return vocab
+
+
+def _split(joined: np.ndarray, ends: np.ndarray, present: np.ndarray) -> list[bytes | None]:
+    text, start, found = joined.tobytes(), 0, []
+    for end, is_text in zip(ends.tolist(), present.tolist(), strict=True):
+        found.append(text[start:end] if is_text else None)
+        start = end
+    return found
+
+
+def token_bytes(backend: Any, spec_text: str | None = None) -> list[bytes | None]:
     """The exact bytes each token id adds to the text; None for special, added and unknown tokens."""
-    spec = json.loads(backend.to_str())
+    spec = json.loads(spec_text or backend.to_str())
     decoders = _kinds(spec.get("decoder")) | _kinds(spec.get("pre_tokenizer"))
     if "ByteLevel" in decoders:
         convert = _from_byte_level
@@ -175,7 +229,7 @@ def _kinds(part: Any) -> set[str]:
 
 
 def _from_sentencepiece(piece: str) -> bytes | None:
-    fallback = re.fullmatch("<0x([0-9A-Fa-f]{2})>", piece)
+    fallback = re.fullmatch("<0x([0-9A-Fa-f]{2})>", piece) if piece.startswith("<0x") else None
     if fallback:
         return bytes.fromhex(fallback[1])
     return piece.replace(_SPACE_MARK, " ").encode()
@@ -193,5 +247,7 @@ BYTE_LEVEL = _byte_level_alphabet()
 
 
 def _from_byte_level(piece: str) -> bytes | None:
-    found = [BYTE_LEVEL.get(char) for char in piece]
-    return None if None in found else bytes(found)
+    try:
+        return bytes([BYTE_LEVEL[char] for char in piece])
+    except KeyError:
+        return None

@@ -62,9 +62,10 @@ class Read:
     """Read leaf number ``leaf`` of the network, then go to ``targets[tag]``.
 
     height: how many frames a call stack needs at least from here to RETURN (0 for a scalar, 1 for an object with one
-    required scalar member, ...). unique: the text just read must differ from every text read so by a unique arc in
-    the same frame (Text: the decoded characters; other leaves: the bytes); a key, or an item of uniqueItems. What is
-    read by Text and what is read by other leaves in one frame is never equal.
+    required scalar member, ...); it must be enough for every tag, or the arc has to be split. unique: the text just
+    read must differ from every text read so by a unique arc in the same frame (Text: the decoded characters; other
+    leaves: the bytes); a key, or an item of uniqueItems. What is read by Text and what is read by other leaves in one
+    frame is never equal.
     """
 
     leaf: int
@@ -75,7 +76,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Push a frame, run from ``entry`` to RETURN, pop it, and go on in ``then`` (RETURN: a tail call, no frame)."""
+    """Push a frame, run from ``entry`` to RETURN, pop it, and go on in ``then``.
+
+    Where ``then`` is RETURN (a tail call) the caller's frame is replaced: same depth, no text read so far.
+    """
 
     entry: int
     then: int
@@ -156,5 +160,19 @@ class Network:
         """Bytes of the shortest text from ``state`` to RETURN."""
         return 0 if state == RETURN else self.places[state].cost(self)  # type: ignore[union-attr]
 
+    def nbytes(self) -> int:
+        """Memory held by the states and leaves made so far, in bytes (an estimate)."""
+        reached = [arc for found in list(self._arcs.values()) for arc in found]
+        arcs = sum(len(arc.targets) if isinstance(arc, Read) else 2 for arc in reached)
+        return 400 * len(self.places) + 100 * arcs + sum(map(_leaf_bytes, self.leaves))
+
     def describe(self, state: int) -> str:
         return "end" if state == RETURN else self.places[state].describe()  # type: ignore[union-attr]
+
+
+def _leaf_bytes(leaf: Leaf) -> int:
+    if isinstance(leaf, Literals):
+        return sum(map(len, leaf.texts)) + 60 * len(leaf.texts)
+    if isinstance(leaf, Bytes):
+        return 100 * sum(map(len, leaf.dfa.edges))
+    return 60 * len(leaf.excluded) + (0 if leaf.dfa is None else 8 * sum(map(len, leaf.dfa.rows)))

@@ -1,115 +1,198 @@
-"""Set algebra on alternatives: what both accept (``meet``), and whether two can be told apart (``disjoint``)."""
+"""What two alternatives both accept: the intersection on which ``allOf``, ``$ref`` and every other combination rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain, product
+from typing import TypeVar
 
+from minillm_serve.guided.budget import spend
 from minillm_serve.guided.schema.nodes import (
     ANY,
-    NEVER,
     Alternative,
     ArraySchema,
+    Contains,
     LiteralSchema,
     Node,
     NumberSchema,
     ObjectSchema,
     StringSchema,
-    allows_scalar,
     json_key,
+    kind_of,
 )
+from minillm_serve.guided.schema.object_algebra import meet_objects
+from minillm_serve.guided.text.languages import accepted_texts, accepts, doubtful_values, may_accept
 
 Both = Callable[[Node, Node], Node]  # the node for what two nodes both accept, made lazily
-Resolve = Callable[[Node], tuple[Alternative, ...]]
+T = TypeVar("T")
 
 
 def meet_all(left: tuple[Alternative, ...], right: tuple[Alternative, ...], both: Both) -> tuple[Alternative, ...]:
-    """Everything accepted by one of ``left`` and by one of ``right``."""
+    """Everything accepted by one of ``left`` and by one of ``right``; properties keep the order of ``left``."""
     if left is ANY.alternatives:
         return right
     if right is ANY.alternatives:
         return left
-    met = (meet(a, b, both) for a, b in product(left, right))
-    return tuple(alternative for alternative in met if alternative is not None)
+    partners: dict[type, list[Alternative]] = {}
+    for kind in {type(a) for a in left}:
+        partners[kind] = [b for b in right if type(b) in _PARTNERS[kind]]
+    found: list[Alternative] = []
+    for a in left:
+        spend(20 * len(partners[type(a)]), "allOf")
+        met = (meet(a, b, both) for b in partners[type(a)])
+        found.extend(alternative for alternative in met if alternative is not None)
+    return tuple(found)
+
+
+_PARTNERS: dict[type, tuple[type, ...]] = {
+    ObjectSchema: (ObjectSchema,),
+    ArraySchema: (ArraySchema,),
+    StringSchema: (StringSchema, LiteralSchema),
+    NumberSchema: (NumberSchema, LiteralSchema),
+    LiteralSchema: (LiteralSchema, StringSchema, NumberSchema),
+}
 
 
 def meet(a: Alternative, b: Alternative, both: Both) -> Alternative | None:
     """What ``a`` and ``b`` both accept; None when that is plainly nothing."""
+    if isinstance(a, ObjectSchema) and isinstance(b, ObjectSchema):
+        return meet_objects(a, b, both, meet_all)
     match a, b:
-        case LiteralSchema(values), _:
-            return _literal(values, b)
-        case _, LiteralSchema(values):
-            return _literal(values, a)
+        case LiteralSchema(), _:
+            return _literal(a, b)
+        case _, LiteralSchema():
+            return _literal(b, a)
         case StringSchema(), StringSchema():
-            string = StringSchema(max(a.min_length, b.min_length), _smaller(a.max_length, b.max_length))
-            return None if string.max_length is not None and string.min_length > string.max_length else string
+            return _strings(a, b)
         case NumberSchema(), NumberSchema():
-            interval = a.interval.meet(b.interval)
-            return None if interval.empty else NumberSchema(interval, a.integer or b.integer)
+            return _numbers(a, b)
         case ArraySchema(), ArraySchema():
-            length = max(len(a.prefix), len(b.prefix))
-            prefix = tuple(both(item_at(a, i), item_at(b, i)) for i in range(length))
-            array = ArraySchema(
-                prefix,
-                both(a.items, b.items),
-                max(a.min_items, b.min_items),
-                _smaller(a.max_items, b.max_items),
-            )
-            return None if array.max_items is not None and array.min_items > array.max_items else array
-        case ObjectSchema(), ObjectSchema():
-            names = dict.fromkeys(chain(a.properties, b.properties))
-            properties = {name: both(value_at(a, name), value_at(b, name)) for name in names}
-            return ObjectSchema(properties, a.required | b.required, both(a.extra, b.extra))
+            return _arrays(a, b, both)
     return None
 
 
-def _literal(values: tuple, other: Alternative) -> LiteralSchema | None:
+def _literal(literal: LiteralSchema, other: Alternative) -> LiteralSchema | None:
     if isinstance(other, LiteralSchema):
-        keys = {json_key(value) for value in other.values}
-        kept = tuple(value for value in values if json_key(value) in keys)
+        kept, doubtful = _constants_of_both(literal, other)
+    elif isinstance(other, StringSchema):
+        texts = [value for value in literal.values if isinstance(value, str)]
+        kept = accepted_texts(other, texts)
+        sure = set(kept)
+        doubtful = doubtful_values(other, [text for text in texts if text not in sure])
     else:
-        kept = tuple(value for value in values if allows_scalar(other, value))
-    return LiteralSchema(kept) if kept else None
+        numbers = [value for value in literal.values if kind_of(value) == "number"]
+        kept = tuple(value for value in numbers if accepts(other, value))
+        sure = set(kept)
+        doubtful = doubtful_values(other, [value for value in numbers if value not in sure])
+    if literal.doubtful and not isinstance(other, LiteralSchema):
+        doubtful += tuple(value for value in literal.doubtful if may_accept(other, value))
+    return LiteralSchema(kept, doubtful) if kept or doubtful else None
 
 
-def _smaller(a: int | None, b: int | None) -> int | None:
+def _constants_of_both(a: LiteralSchema, b: LiteralSchema) -> tuple[tuple, tuple]:
+    """(values, doubtful) of the intersection."""
+    sure = set(map(json_key, b.values))
+    kept = tuple(value for value in a.values if json_key(value) in sure)
+    if not a.doubtful and not b.doubtful:
+        return kept, ()
+    keys, may = set(map(json_key, kept)), set(map(json_key, b.possible))
+    return kept, tuple(v for v in a.possible if json_key(v) in may and json_key(v) not in keys)
+
+
+def _strings(a: StringSchema, b: StringSchema) -> StringSchema | None:
+    low, high = max(a.min_length, b.min_length), smaller(a.max_length, b.max_length)
+    if high is not None and low > high:
+        return None
+    patterns = merged(a.patterns, b.patterns)
+    if len(patterns) > 1:
+        asked = {(p.text, p.is_format, p.negated) for p in patterns}
+        if any((text, is_format, not negated) in asked for text, is_format, negated in asked):
+            return None
+    return StringSchema(low, high, patterns, a.excluded | b.excluded)
+
+
+def _numbers(a: NumberSchema, b: NumberSchema) -> NumberSchema | None:
+    interval = a.interval.meet(b.interval)
+    integer, fractional = a.integer or b.integer, a.fractional or b.fractional
+    if interval.empty or (integer and fractional):
+        return None
+    multiples = merged(a.multiples, b.multiples)
+    not_multiples = merged(a.not_multiples, b.not_multiples)
+    if not set(multiples).isdisjoint(not_multiples):
+        return None
+    return NumberSchema(interval, integer, fractional, multiples, not_multiples, a.excluded | b.excluded)
+
+
+def _arrays(a: ArraySchema, b: ArraySchema, both: Both) -> ArraySchema | None:
+    length = max(len(a.prefix), len(b.prefix))
+    prefix = tuple(both(item_at(a, i), item_at(b, i)) for i in range(length))
+    low, high = max(a.min_items, b.min_items), smaller(a.max_items, b.max_items)
+    contains = merge_contains((*a.contains, *b.contains))
+    if contains is None:
+        return None
+    return array_of(prefix, both(a.items, b.items), low, high, a.unique or b.unique, contains)
+
+
+def array_of(
+    prefix: tuple[Node, ...],
+    items: Node,
+    low: int,
+    high: int | None,
+    unique: bool = False,
+    contains: tuple[Contains, ...] = (),
+) -> ArraySchema | None:
+    """An array schema whose length is bounded by the first item that nothing satisfies; None if no length is left."""
+    if any(node.is_false for node in prefix):
+        high = smaller(high, next(i for i, node in enumerate(prefix) if node.is_false))
+    elif items.is_false:
+        high = smaller(high, len(prefix))
+    if any(rule.low > 0 and rule.node.is_false for rule in contains):
+        return None
+    if high is not None:
+        if low > high or any(rule.low > max(0, high - rule.start) for rule in contains):
+            return None
+        prefix, unique = prefix[:high], unique and high > 1
+    return ArraySchema(prefix, items, low, high, unique, contains)
+
+
+def merge_contains(rules: tuple[Contains, ...]) -> tuple[Contains, ...] | None:
+    """Rules about the same items as one; None when they contradict each other."""
+    found: dict[tuple[Node, int], Contains] = {}
+    for rule in rules:
+        same = found.get((rule.node, rule.start))
+        if same is not None:
+            rule = Contains(rule.node, max(rule.low, same.low), smaller(rule.high, same.high), rule.start)
+        if rule.high is not None and rule.low > rule.high:
+            return None
+        found[rule.node, rule.start] = rule
+    return tuple(found.values())
+
+
+def with_one_literal(alternatives: tuple[Alternative, ...]) -> tuple[Alternative, ...]:
+    """The same union with all constants in one alternative, at the place of the first of them."""
+    literals = [alternative for alternative in alternatives if isinstance(alternative, LiteralSchema)]
+    if len(literals) < 2:
+        return alternatives
+    values: dict = {}
+    for literal in literals:
+        for value in literal.values:
+            values.setdefault(json_key(value), value)
+    doubtful = {json_key(value): value for literal in literals for value in literal.doubtful}
+    one = LiteralSchema(tuple(values.values()), tuple(v for key, v in doubtful.items() if key not in values))
+    return tuple(
+        one if alternative is literals[0] else alternative
+        for alternative in alternatives
+        if alternative is literals[0] or not isinstance(alternative, LiteralSchema)
+    )
+
+
+def merged(a: tuple[T, ...], b: tuple[T, ...]) -> tuple[T, ...]:
+    """Both, each element once."""
+    return a if not b else b if not a else tuple(dict.fromkeys((*a, *b)))
+
+
+def smaller(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else min(a, b)
 
 
 def item_at(array: ArraySchema, index: int) -> Node:
     return array.prefix[index] if index < len(array.prefix) else array.items
-
-
-def value_at(schema: ObjectSchema, name: str) -> Node:
-    return schema.properties.get(name, schema.extra)
-
-
-def disjoint(a: Node, b: Node, resolve: Resolve, depth: int = 3) -> bool:
-    """True only when it is proven that no value satisfies both nodes."""
-    if NEVER in (a, b):
-        return True
-    if a is b or depth == 0 or a.busy or b.busy:
-        return False
-    return all(_disjoint(x, y, resolve, depth) for x, y in product(resolve(a), resolve(b)))
-
-
-def _disjoint(a: Alternative, b: Alternative, resolve: Resolve, depth: int) -> bool:
-    match a, b:
-        case ArraySchema(), ArraySchema():
-            if _apart(a.min_items, a.max_items, b.min_items, b.max_items):
-                return True
-            shared = min(a.min_items, b.min_items, max(len(a.prefix), len(b.prefix)) + 1)
-            return any(disjoint(item_at(a, i), item_at(b, i), resolve, depth - 1) for i in range(shared))
-        case ObjectSchema(), ObjectSchema():
-            return any(
-                disjoint(value_at(a, name), value_at(b, name), resolve, depth - 1) for name in a.required & b.required
-            ) or any(
-                not value_at(y, name).busy and not resolve(value_at(y, name))
-                for x, y in ((a, b), (b, a))
-                for name in x.required
-            )
-    return meet(a, b, lambda x, y: x) is None
-
-
-def _apart(min_a: int, max_a: int | None, min_b: int, max_b: int | None) -> bool:
-    return (max_a is not None and max_a < min_b) or (max_b is not None and max_b < min_a)

@@ -21,6 +21,7 @@ class Node:
     alternatives: tuple[Alternative, ...] | None = None
     busy: bool = False
     reason: tuple[str, str, str] | None = None  # (keyword, path, problem): why nothing can satisfy this node
+    opposite: Node | None = None  # the node that accepts just what this one refuses, once it was asked for
 
     @classmethod
     def false(cls, path: str = "") -> Node:
@@ -104,9 +105,19 @@ class NumberSchema:
 
 @dataclass(eq=False, frozen=True)
 class LiteralSchema:
-    """A choice of scalar values: strings, numbers, booleans, null."""
+    """A choice of scalar values: strings, numbers, booleans, null.
+
+    doubtful: values about which validators differ (they read a pattern or a format in different ways). They are
+    written neither here nor by the complement.
+    """
 
     values: tuple[Any, ...]
+    doubtful: tuple[Any, ...] = ()
+
+    @property
+    def possible(self) -> tuple[Any, ...]:
+        """What some validator accepts."""
+        return (*self.values, *self.doubtful) if self.doubtful else self.values
 
 
 @dataclass(eq=False, frozen=True)
@@ -136,13 +147,14 @@ class ArraySchema:
 
 @dataclass(eq=False, frozen=True)
 class Witness:
-    """Some member with a name that is not in ``properties`` satisfies ``node``.
+    """Some member whose name satisfies ``names`` has a value that satisfies ``node``.
 
-    pattern: the name matches it; None: the name matches none of the object's ``patterns``. This is what the complement
-    of patternProperties and additionalProperties asks for.
+    The member may be a named property or a further one: what the name is decides, not where it stands, so that a
+    witness means the same after its object was met with another one. This is what the complement of
+    patternProperties, additionalProperties and propertyNames asks for.
     """
 
-    pattern: Pattern | None
+    names: StringSchema
     node: Node
 
 
@@ -150,11 +162,13 @@ class Witness:
 class ObjectSchema:
     """Named properties in the order in which they are written, then further ones.
 
-    Every required name is in ``properties``. A property whose node accepts nothing is forbidden. The value of a
-    property in ``properties`` satisfies just its node: what patterns say about that name is already met into it. The
-    value of a further one satisfies the nodes of all ``patterns`` that its name matches, or ``extra`` if none does.
-    names: what every name must be, as alternatives' strings (None: anything); it too is already applied to
-    ``properties``. dependents: where the key is present, the names are too. witnesses: see :class:`Witness`.
+    Every required name and every name in ``dependents`` is in ``properties``. A property whose node accepts nothing is
+    forbidden. The value of a property in ``properties`` satisfies just its node: what patterns say about that name is
+    already met into it. The value of a further one satisfies the nodes of all ``patterns`` that its name matches, or
+    ``extra`` if none does. names: what every name must be, as alternatives' strings (None: anything); it too is
+    already applied to ``properties``. dependents: where the key is present, the names are too. witnesses: see
+    :class:`Witness`. undeclared: names that are in ``properties`` only because something requires or forbids them;
+    they come last.
     """
 
     properties: dict[str, Node] = field(default_factory=dict)
@@ -166,6 +180,7 @@ class ObjectSchema:
     max_properties: int | None = None
     dependents: dict[str, frozenset[str]] = field(default_factory=dict)
     witnesses: tuple[Witness, ...] = ()
+    undeclared: frozenset[str] = frozenset()
 
 
 Alternative = StringSchema | NumberSchema | LiteralSchema | ArraySchema | ObjectSchema
@@ -183,28 +198,20 @@ ANY.alternatives = (
 KINDS = ("object", "array", "string", "number", "boolean", "null")
 
 
+_KIND_OF_TYPE = {
+    type(None): "null", bool: "boolean", int: "number", float: "number",
+    str: "string", dict: "object", list: "array", tuple: "array",
+}  # fmt: skip
+
+
 def kind_of(value: Any) -> str:
     """The JSON type of a Python value (an integer is a "number")."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, (int, float)):
-        return "number"
-    return {str: "string", dict: "object"}.get(type(value), "array")
+    kind = _KIND_OF_TYPE.get(type(value))
+    if kind is None:  # a subclass of one of them
+        kind = next((kind for known, kind in _KIND_OF_TYPE.items() if isinstance(value, known)), "array")
+    return kind
 
 
 def json_key(value: Any) -> tuple[str, Any]:
     """A hashable key under which two scalars are the same JSON value: 1 and 1.0 are, 1 and true are not."""
     return kind_of(value), value
-
-
-def allows_scalar(alternative: Alternative, value: Any) -> bool:
-    """Does this string or number schema accept the scalar ``value``? (Literals are compared by :func:`json_key`.)"""
-    kind = kind_of(value)
-    match alternative:
-        case StringSchema(low, high, ()):
-            return kind == "string" and len(value) >= low and (high is None or len(value) <= high)
-        case NumberSchema(interval, integer):
-            return kind == "number" and interval.contains(value) and (not integer or value == int(value))
-    return False

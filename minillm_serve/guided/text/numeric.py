@@ -1,85 +1,177 @@
-"""JSON numbers inside an interval, as a finite automaton over their decimal digits.
+"""JSON numbers of a normalised schema as a finite automaton over their decimal digits.
 
 A number is judged by what a JSON parser makes of it: an integer text is exact, a text with a fraction or an exponent
 becomes the nearest double. Rounding is monotone, so a decimal text that lies between two doubles stays between them;
 hence every bound for such texts is first moved to the nearest double inside the interval (an open bound to the next
-one), and from there on the comparison of digits is exact for parsers of either kind.
+one), and from there on the comparison of digits is exact for parsers of either kind. (Integers beyond 2^53 are told
+apart as Python's parser does, exactly.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import OrderedDict
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, floor, inf, isinf, nextafter
-from typing import Any
+from math import ceil, floor, inf, isinf, lcm, nextafter
+from threading import Lock
 
-from minillm_serve.guided.schema.nodes import Interval
-from minillm_serve.guided.text.dfa import Dfa, materialise
-from minillm_serve.guided.text.spelling import EXACT_INTEGERS
+from minillm_serve.guided.schema.nodes import NumberSchema
+from minillm_serve.guided.text.bytes_algebra import count_texts, explore, intersection
+from minillm_serve.guided.text.decimals import DIGITS, MAX_EXACT_DIGITS, SYMBOLS, Real, Whole, ranges_dfa
+from minillm_serve.guided.text.dfa import Dfa
+from minillm_serve.guided.text.multiples import exact, is_multiple, is_no_multiple, multiples_dfa, others_dfa
 
-MAX_DIGITS = 64  # of an integer part; keeps every text far from the overflow of a double and of int()
-MAX_FRACTION = 32
-MAX_EXPONENT = 99
-_SYMBOLS = b"0123456789-+.eE"
-
-
-@lru_cache(maxsize=256)
-def number_dfa(interval: Interval, integer: bool, point_zero: bool, alphabet: frozenset[int]) -> Dfa | None:
-    """Numbers in ``interval``; None when no text qualifies. ``point_zero``: an integer n may be written n.0."""
-    parts = list(_integer_parts(interval, integer and point_zero))
-    if not integer:
-        parts += _fraction_parts(interval)
-    start = frozenset((i, part.start) for i, part in enumerate(parts))
-
-    def step(states: frozenset, byte: int) -> frozenset | None:
-        moved = ((i, parts[i].step(state, chr(byte))) for i, state in states)
-        return frozenset((i, state) for i, state in moved if state is not None) or None
-
-    def final(states: frozenset) -> bool:
-        return any(parts[i].final(state) for i, state in states)
-
-    return materialise(start, step, final, _SYMBOLS).trimmed(alphabet)
+MAX_CACHED_STATES = 50_000
+_MINUS, _POINT, _NOUGHT = b"-.0"
 
 
-def _integer_parts(interval: Interval, point_zero: bool) -> Iterator[_Integers]:
-    low = None if interval.low is None else floor(interval.low) + 1 if interval.low_open else ceil(interval.low)
-    high = None if interval.high is None else ceil(interval.high) - 1 if interval.high_open else floor(interval.high)
-    for negative, least, most in _sides(low, high):
-        yield _Integers(negative, str(least), None if most is None else str(most), point_zero)
+def number_dfa(schema: NumberSchema, point_zero: bool, alphabet: frozenset[int], canonical: bool = False) -> Dfa | None:
+    """The numbers of ``schema``; None when no text qualifies. Ends have tag 0, every state leads to an end.
+
+    point_zero: an integer n may be written n.0, also where ``schema`` wants integers. alphabet: bytes that have a
+    token of their own. canonical: one text for each number (no exponent, no -0, no trailing zeros; a fraction has at
+    most 15 digits in all). Zero has a sign only where numbers below it are wanted too. Raises :class:`SchemaError`
+    where that takes too large an automaton.
+    """
+    dfa = _cached(schema, point_zero, canonical)
+    if dfa is None or alphabet >= SYMBOLS:
+        return dfa
+    twin = Dfa()
+    twin.edges, twin.finals = [dict(row) for row in dfa.edges], dict(dfa.finals)
+    return twin.trimmed(alphabet)
 
 
-def _fraction_parts(interval: Interval) -> Iterator[_Fractions | _Exponents]:
-    low = None if interval.low is None else _double(interval.low, interval.low_open, inf)
-    high = None if interval.high is None else _double(interval.high, interval.high_open, -inf)
-    if low == inf or high == -inf:
-        return
-    low, high = (None if low == -inf else low), (None if high == inf else high)
-    for negative, least, most in _sides(low, high):
-        yield _Fractions(negative, *_decimal(least), *((None, "") if most is None else _decimal(most)))
-        exponents = [e for e in range(-MAX_EXPONENT, MAX_EXPONENT + 1) if _decade_inside(e, least, most)]
-        if exponents:
-            yield _Exponents(negative, exponents[0], exponents[-1], any_mantissa=most is None and least == 0)
+def number_is_possible(schema: NumberSchema) -> bool:
+    """Is there any number like this (of a length that is ever written)?"""
+    low, high = schema.interval.low, schema.interval.high
+    near = all(end is None or abs(end) < 10**MAX_EXACT_DIGITS for end in (low, high))
+    plain = not (schema.fractional or schema.multiples or schema.not_multiples or schema.excluded)
+    if near and plain and (low is None or high is None):
+        return True
+    return _cached(schema, True, False) is not None
 
 
-def _sides(low: Any, high: Any) -> Iterator[tuple[bool, Any, Any]]:
-    """The interval as (negative?, least magnitude, greatest magnitude or None)."""
-    if low is not None and high is not None and low > high:
-        return
-    if high is None or high >= 0:
-        yield False, 0 if low is None else max(low, 0), high
-    if low is None or low < 0:
-        yield True, 0 if high is None else max(-high, 0), None if low is None else -low
+def number_accepts(schema: NumberSchema, value: int | float) -> bool:
+    """Is this number (as Python's JSON parser reads it) one of them, for exact arithmetic and for doubles alike?"""
+    if isinstance(value, float) and (value != value or isinf(value)):
+        return False
+    whole = value == int(value)
+    return (
+        schema.interval.contains(value)
+        and whole >= schema.integer
+        and whole + schema.fractional < 2
+        and value not in schema.excluded
+        and all(is_multiple(value, divisor) for divisor in schema.multiples)
+        and all(is_no_multiple(value, divisor) for divisor in schema.not_multiples)
+    )
+
+
+def count_numbers(schema: NumberSchema, limit: int) -> int:
+    """How many different numbers there are that ``canonical`` texts can write, at most ``limit``."""
+    dfa = _cached(schema, True, True)
+    return 0 if dfa is None else count_texts(dfa, limit)
+
+
+_cache: OrderedDict[tuple, Dfa | None] = OrderedDict()
+_cache_lock = Lock()
+
+
+def _cached(schema: NumberSchema, point_zero: bool, canonical: bool) -> Dfa | None:
+    """The automaton over all bytes; those of recent schemas are kept, up to MAX_CACHED_STATES states in all."""
+    key = (
+        *(schema.interval, schema.integer, schema.fractional, schema.multiples, schema.not_multiples),
+        *(schema.excluded, point_zero, canonical),
+    )
+    with _cache_lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+    dfa = _build(schema, point_zero, canonical)
+    with _cache_lock:
+        _cache[key] = dfa
+        while sum(len(kept.edges) if kept else 1 for kept in _cache.values()) > MAX_CACHED_STATES:
+            _cache.popitem(last=False)
+    return dfa
+
+
+def _build(schema: NumberSchema, point_zero: bool, canonical: bool) -> Dfa | None:
+    low, high = schema.interval.low, schema.interval.high
+    whole = schema.integer or any(divisor.denominator == 1 for divisor in schema.multiples)
+    if schema.fractional and whole:
+        return None
+    reals = [] if whole else _reals(schema)
+    zero = whole and not canonical and (point_zero or not schema.integer)
+    dfa = ranges_dfa(_wholes(schema), reals, zero, keyword="not" if schema.excluded else "type")
+    wanted: list[tuple] = [(others_dfa, "not", (divisor,)) for divisor in schema.not_multiples]
+    wanted += [(multiples_dfa, "multipleOf", (divisor, low, high)) for divisor in _joined(schema.multiples)]
+    for make, keyword, arguments in wanted:
+        other = None if dfa is None else make(*arguments)
+        dfa = None if other is None else intersection(dfa, other, keyword)
+    if dfa is not None and schema.fractional:
+        dfa = intersection(dfa, _fractional(), "not")
+    return intersection(dfa, _canonical(), "uniqueItems") if dfa is not None and canonical else dfa
+
+
+def _joined(divisors: tuple[Fraction, ...]) -> list[Fraction]:
+    """The whole divisors as one, their least common multiple; what is no integer is judged by itself."""
+    whole = [divisor.numerator for divisor in divisors if divisor.denominator == 1]
+    parts = [divisor for divisor in divisors if divisor.denominator != 1]
+    return [Fraction(lcm(*whole)), *parts] if whole else parts
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------
+
+
+def _wholes(schema: NumberSchema) -> list[Whole]:
+    """The integers of the interval without the excluded ones."""
+    interval = schema.interval
+    low = high = None
+    if interval.low is not None:
+        low = max(_above(bound, interval.low_open) for bound in (interval.low, exact(interval.low)))
+    if interval.high is not None:
+        high = -max(_above(-bound, interval.high_open) for bound in (interval.high, exact(interval.high)))
+    ranges: list[Whole] = []
+    for value in sorted(int(value) for value in schema.excluded if value == int(value)):
+        if (low is None or low <= value) and (high is None or value <= high):
+            ranges.append((low, value - 1))
+            low = value + 1
+    ranges.append((low, high))
+    return [(a, b) for a, b in ranges if a is None or b is None or a <= b]
+
+
+def _above(bound: int | float | Fraction, is_open: bool) -> int:
+    return floor(bound) + 1 if is_open else ceil(bound)
+
+
+def _reals(schema: NumberSchema) -> list[Real]:
+    """The interval with doubles for bounds, without what might be read as one of the excluded numbers."""
+    interval = schema.interval
+    low = -inf if interval.low is None else _double(interval.low, interval.low_open, inf)
+    high = inf if interval.high is None else _double(interval.high, interval.high_open, -inf)
+    ranges: list[tuple[float, float]] = []
+    for value in sorted(_nearest(value) for value in schema.excluded):
+        if low <= value <= high:
+            ranges.append((low, nextafter(value, -inf)))
+            low = nextafter(value, inf)
+    ranges.append((low, high))
+    return [
+        (None if a == -inf else Decimal(repr(a)), None if b == inf else Decimal(repr(b)))
+        for a, b in ranges
+        if a <= b and a != inf and b != -inf
+    ]
+
+
+def _nearest(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
 
 
 def _double(value: int | float, is_open: bool, inward: float) -> float:
     """The double nearest to ``value`` on the side of ``inward`` (strictly, when the bound is open)."""
-    try:
-        found = float(value)
-    except OverflowError:
-        found = inf if value > 0 else -inf
+    found = _nearest(value)
     if isinf(found) and found != inward:
         return found
     while (found < value if inward > 0 else found > value) or (is_open and found == value):
@@ -87,149 +179,54 @@ def _double(value: int | float, is_open: bool, inward: float) -> float:
     return found
 
 
-def _decimal(value: float | int) -> tuple[str, str]:
-    """(integer digits, fraction digits) of the shortest decimal that reads back as ``value``."""
-    whole, _, fraction = format(Decimal(repr(abs(value))), "f").partition(".")
-    return whole, fraction.rstrip("0")
+# -- forms of a number -------------------------------------------------------------------------------------------------
 
 
-def _decade_inside(exponent: int, least: float, most: float | None) -> bool:
-    """Do all numbers from 10^e up to 10^(e+1) lie in the interval?"""
-    unit = Fraction(10) ** exponent
-    return unit >= Fraction(least) and (most is None or unit * 10 <= Fraction(most))
+@lru_cache(maxsize=1)
+def _fractional() -> Dfa:
+    """Numbers that no parser takes for an integer: at most 15 digits and not just zeros behind the point."""
+    return _shape(exponent=True, trailing=True, whole=False)
 
 
-def _compare(a: str, b: str) -> int:
-    return (a > b) - (a < b)
+@lru_cache(maxsize=1)
+def _canonical() -> Dfa:
+    """Numbers written in the one way that is allowed where different texts must be different numbers."""
+    return _shape(exponent=False, trailing=False, whole=True)
 
 
-@dataclass(frozen=True)
-class _Integers:
-    """Magnitudes from ``least`` to ``most`` (decimal digits, no leading zero); state: (digits read, vs least, vs most).
+def _shape(exponent: bool, trailing: bool, whole: bool) -> Dfa:
+    """Texts by form: whether integers, zeros at the end of a fraction, and d.ddde-n with n >= 2 are among them."""
 
-    While fewer digits are read than a bound has, "vs" compares with the bound's first digits.
-    """
+    def row_of(meaning: tuple) -> tuple[dict[int, tuple], bool]:
+        """meaning: kind, digits read, then what the kind needs to know."""
+        kind, digits, *more = meaning
+        if kind == "sign":
+            row = dict.fromkeys(DIGITS[1:], ("whole", 1, True)) | {_NOUGHT: ("whole", 1, False, digits == 1)}
+            return row | ({} if digits else {_MINUS: ("sign", 1)}), False
+        if kind == "power":  # of -n: how many digits, and is n at least 2?
+            if digits == 0:
+                row = {_NOUGHT: ("power", 1, False), DIGITS[1]: ("power", 1, False, True)}
+                return row | dict.fromkeys(DIGITS[2:], ("power", 1, True)), False
+            following = () if digits == 2 else DIGITS if more[-1] else DIGITS[2:]
+            return dict.fromkeys(following, ("power", 2, True)), more[0]
+        nonzero = more[0]
+        if kind == "whole":  # nonzero: more digits may follow; a single 0 knows whether it has a sign
+            row = dict.fromkeys(DIGITS, ("whole", min(digits + 1, MAX_EXACT_DIGITS), True)) if nonzero else {}
+            if digits < MAX_EXACT_DIGITS:
+                row[_POINT] = ("part", digits, False, nonzero and digits == 1)
+            final = whole and (nonzero or not more[1])
+        else:  # behind the point; nonzero: the text may end here
+            small, final, row = more[1], nonzero, {}
+            if digits < MAX_EXACT_DIGITS:
+                row = dict.fromkeys(DIGITS[1:], ("part", digits + 1, True, small))
+                row[_NOUGHT] = ("part", digits + 1, nonzero and trailing, small)
+        if exponent and (nonzero and digits == 1 if kind == "whole" else small and digits > 1):
+            row[ord("e")] = row[ord("E")] = ("minus", 0)
+        return row, final
 
-    negative: bool
-    least: str
-    most: str | None
-    point_zero: bool = False
+    def with_minus(meaning: tuple) -> tuple[dict[int, tuple], bool]:
+        return ({_MINUS: ("power", 0)}, False) if meaning[0] == "minus" else row_of(meaning)
 
-    @property
-    def start(self) -> Any:
-        return "-" if self.negative else (0, 0, 0)
-
-    def step(self, state: Any, char: str) -> Any:
-        if state == "-":
-            return (0, 0, 0) if char == "-" else None
-        if state == ".":
-            return ".0" if char == "0" else None
-        if state == ".0":
-            return None
-        if char == "." and self.point_zero and self.final(state) and state[0] < len(str(EXACT_INTEGERS)):
-            return "."
-        return self.digit(state, char) if char.isdigit() else None
-
-    def digit(self, state: tuple[int, int, int], char: str) -> tuple[int, int, int] | None:
-        read, low, high = state
-        if read < 0 or read >= MAX_DIGITS or (self.most is not None and read >= len(self.most)):
-            return None
-        low = 1 if read >= len(self.least) else low or _compare(char, self.least[read])
-        high = -1 if self.most is None else high or _compare(char, self.most[read])
-        return (-1 if read == 0 and char == "0" else read + 1, low, high)  # -1: the single digit zero, now complete
-
-    def relation(self, state: tuple[int, int, int]) -> tuple[int, int]:
-        """(vs least, vs most) of the integer read so far, taken as complete."""
-        read, low, high = abs(state[0]), state[1], state[2]
-        vs_least = low if read == len(self.least) else read - len(self.least)
-        vs_most = -1 if self.most is None else high if read == len(self.most) else read - len(self.most)
-        return vs_least, vs_most
-
-    def final(self, state: Any) -> bool:
-        if isinstance(state, str):
-            return state == ".0"
-        vs_least, vs_most = self.relation(state)
-        return state[0] != 0 and vs_least >= 0 and vs_most <= 0
-
-
-@dataclass(frozen=True)
-class _Fractions:
-    """Magnitudes with a decimal point, between two decimals; after the point: ("f", digits read, vs least, vs most)."""
-
-    negative: bool
-    least: str
-    least_fraction: str
-    most: str | None
-    most_fraction: str
-
-    @property
-    def whole(self) -> _Integers:
-        return _Integers(self.negative, self.least, self.most)
-
-    @property
-    def start(self) -> Any:
-        return self.whole.start
-
-    def step(self, state: Any, char: str) -> Any:
-        if state[0] == "f":
-            return self._fraction_digit(state, char) if char.isdigit() else None
-        if char != "." or state == "-":
-            return self.whole.step(state, char)
-        vs_least, vs_most = self.whole.relation(state)
-        if state[0] == 0 or vs_least < 0 or vs_most > 0:
-            return None
-        return ("f", 0, min(vs_least, 1), max(vs_most, -1))
-
-    def _fraction_digit(self, state: Any, char: str) -> Any:
-        _, read, low, high = state
-        if read >= MAX_FRACTION:
-            return None
-        low = low or _compare(char, self.least_fraction[read : read + 1] or "0")
-        high = high or _compare(char, self.most_fraction[read : read + 1] or "0")
-        return None if low < 0 or high > 0 else ("f", read + 1, low, high)
-
-    def final(self, state: Any) -> bool:
-        if state[0] != "f" or state[1] == 0:
-            return False
-        return state[2] > 0 or not self.least_fraction[state[1] :]
-
-
-@dataclass(frozen=True)
-class _Exponents:
-    """d.ddd e n with one non-zero digit before the point (or any mantissa) and ``low`` <= n <= ``high``."""
-
-    negative: bool
-    low: int
-    high: int
-    any_mantissa: bool = False
-
-    @property
-    def start(self) -> Any:
-        return "-" if self.negative else "d"
-
-    def step(self, state: Any, char: str) -> Any:
-        match state:
-            case "-":
-                return "d" if char == "-" else None
-            case "d":
-                if not char.isdigit() or (char == "0" and not self.any_mantissa):
-                    return None
-                return ("d", MAX_DIGITS if char == "0" or not self.any_mantissa else 1)
-            case ("d", read):
-                if char.isdigit():
-                    return ("d", read + 1) if read < MAX_DIGITS else None
-                return ("f", 0) if char == "." else "e" if char in "eE" else None
-            case ("f", read):
-                if char.isdigit():
-                    return ("f", read + 1) if read < MAX_FRACTION else None
-                return "e" if char in "eE" and read else None
-            case "e":
-                sign = {"+": "+", "-": "-"}.get(char)
-                return (sign, "") if sign else self.step(("+", ""), char)
-            case (sign, digits):
-                return (sign, digits + char) if char.isdigit() and len(digits) < 2 else None
-
-    def final(self, state: Any) -> bool:
-        if not isinstance(state, tuple) or state[0] in "df" or not state[1]:
-            return False
-        return self.low <= int(state[0] + state[1]) <= self.high
+    found = explore(("sign", 0), with_minus)
+    assert found is not None
+    return found

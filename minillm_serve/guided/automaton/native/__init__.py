@@ -1,1 +1,8 @@
-"""The network machine in C++: the same answers as machine.py, some hundred times faster."""
+"""The machine in C++, bound with ctypes: ``available()`` says whether it can be had here."""
+
+from __future__ import annotations
+
+from minillm_serve.guided.automaton.native.library import available
+from minillm_serve.guided.automaton.native.machine import NativeMachine, prepare
+
+__all__ = ["NativeMachine", "available", "prepare"]
