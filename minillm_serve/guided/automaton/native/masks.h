@@ -71,14 +71,15 @@ private:
     // Each thread inside a string by itself, the rest together. False if together they might have been too many.
     bool fill_apart(const std::vector<Thread>& threads, u32* out) {
         Threads rest;
-        size_t apart = 0;
-        peak_ = 0;
+        size_t together = 0;
         for (const Thread& thread : threads) {
-            if (fill_string(thread, out)) ++apart;
-            else rest.items.push_back(thread);
+            peak_ = 0;
+            if (!fill_string(thread, out)) rest.items.push_back(thread);
+            together += peak_;
         }
+        peak_ = 0;
         walk_all(rest.items, [&](u32 token) { set_bit(out, token); });
-        return !pruned_ && (apart + 1) * peak_ <= MAX_THREADS;
+        return !pruned_ && together + peak_ <= MAX_THREADS;
     }
 
     template <class F>
@@ -145,24 +146,44 @@ private:
         u32 needed = text.low() - std::min(thread.at.count, text.low());
         u32 room = text.high() == NONE ? NONE : text.high() - thread.at.count;
         Rests rests = forbidden(thread);
-        if (!text.is_any()) {
-            if (!rests.empty()) return false;
-            const LeafSet& set = leaf_set(thread, sets, needed, room);
-            merge(out, set.mask.data());
-            for (i32 tag : set.kinds)
-                leave(thread, sets, u32(tag), out, [&](u32 exit) { return set.tags[exit] == tag; });
-            return true;
-        }
-        if (!rests.empty() && room <= sets.most() + 1) return false;
-        merge(out, sets.staying().mask(room));
-        if (needed > sets.most()) return true;
         std::vector<u32> banned;
         for (Text rest : rests) sets.each_with(rest, [&](u32 exit) { banned.push_back(exit); });
+        auto is_banned = [&](u32 exit) { return std::find(banned.begin(), banned.end(), exit) != banned.end(); };
+        if (!text.is_any()) {
+            const LeafSet& set = leaf_set(thread, sets, needed, room);
+            merge_around(thread, set.mask.data(), rests, out);
+            for (i32 tag : set.kinds)
+                leave(thread, sets, u32(tag), out, [&](u32 exit) { return set.tags[exit] == tag && !is_banned(exit); });
+            return true;
+        }
+        bool is_near = room <= sets.most() + 1;  // forbidden texts may then take the last way to an end
+        merge_around(thread, sets.staying().mask(room), is_near ? rests : Rests(), out);
+        if (needed > sets.most()) return true;
         leave(thread, sets, 0, out, [&](u32 exit) {
             u32 count = sets.exits()[exit].count;
-            return count >= needed && count <= room && std::find(banned.begin(), banned.end(), exit) == banned.end();
+            return count >= needed && count <= room && !is_banned(exit);
         });
         return true;
+    }
+    // Adds `mask`, less what the forbidden rests take away: only tokens that begin like one of them can be concerned.
+    void merge_around(const Thread& thread, const u32* mask, const Rests& rests, u32* out) {
+        if (rests.empty()) return merge(out, mask);
+        mask_.assign(mask, mask + vocab_.words());
+        auto check = [&](u32 token) {
+            u32& word = mask_[token >> 5];
+            if ((word >> (token & 31) & 1) && !can_read(thread, vocab_.token(token))) word &= ~(1u << (token & 31));
+        };
+        for (u32 token : vocab_.escaping()) check(token);
+        const Trie& trie = vocab_.trie();
+        for (Text rest : rests) {
+            std::string path = (thread.at.place == AT_OPEN ? "\"" : "") + std::string(rest);
+            u32 node = path.empty() ? NONE : vocab_.top(u8(path[0]));
+            for (size_t at = 1; node != NONE; ++at) {
+                for (i32 token = trie.first[node]; token < trie.first[node + 1]; ++token) check(u32(trie.tokens[token]));
+                node = at < path.size() ? vocab_.child(node, u8(path[at])) : NONE;
+            }
+        }
+        merge(out, mask_.data());
     }
     void merge(u32* out, const u32* mask) const {
         for (u32 word = 0; word < vocab_.words(); ++word) out[word] |= mask[word];
@@ -182,13 +203,16 @@ private:
         auto take = [&](u32 low, u32 high, bool surely) {
             for (u32 at = tails.first[low]; at < tails.first[high]; ++at) {
                 auto [token, exit] = tails.entries[at];
-                if (may(exit) && (surely || can_read(thread, vocab_.token(token)))) set_bit(out, token);
+                if (!may(exit) || (out[token >> 5] >> (token & 31) & 1)) continue;
+                if (surely || can_read(thread, vocab_.token(token))) set_bit(out, token);
             }
         };
-        u32 nodes = u32(tails.byte.size());
-        if (touched_) {
+        if (touched_) {  // a text more in the frame's register only takes ways away: the rest needs no trial
+            if (!start.empty()) unsure_.push_back(0);
+            walk_tails(tails, start, [&](u32 node) { unsure_.push_back(node); });
             watch(NONE);
-            return take(0, nodes, false);
+            for (u32 node : unsure_) take(node, node + 1, false);
+            return unsure_.clear();
         }
         if (!start.empty()) take(0, 1, true);
         u32 unsure = 0;  // below this node tokens have been tried by themselves
@@ -302,7 +326,7 @@ private:
     std::unordered_map<SetKey, std::unique_ptr<LeafSet>, HashKey> leaf_sets_;
     std::deque<Threads> levels_;
     Threads trials_[2];
-    std::vector<u32> unsure_;
+    std::vector<u32> unsure_, mask_;
     size_t work_ = 0, peak_ = 0, set_bytes_ = 0;
 };
 

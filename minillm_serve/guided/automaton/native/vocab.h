@@ -170,12 +170,20 @@ public:
         std::copy(alphabet, alphabet + 256, present_);
         std::fill(top_, top_ + 256, NONE);
         for (u32 node = 0; node < trie.nodes; node = u32(trie.skip[node])) top_[trie.byte[node]] = node;
+        for (u32 number = 0; number < size; ++number)
+            if (token(number).find('\\') != Text::npos) escaping_.push_back(number);
     }
     const Trie& trie() const { return trie_; }
     u32 words() const { return (size_ + 31) / 32; }
     const u8* present() const { return present_; }
     const std::vector<u32>& eos() const { return eos_; }
     u32 top(u8 byte) const { return top_[byte]; }  // the node of a first byte, NONE if no token begins with it
+    u32 child(u32 node, u8 byte) const {
+        for (u32 below = node + 1; below < u32(trie_.skip[node]); below = u32(trie_.skip[below]))
+            if (trie_.byte[below] == byte) return below;
+        return NONE;
+    }
+    const std::vector<u32>& escaping() const { return escaping_; }  // tokens with a backslash in them
 
     const StringSets& sets(bool from_open) const { return *sets_[from_open]; }
     const Slice& slice(u32 number) const { return *slices_[number]; }
@@ -226,7 +234,7 @@ private:
     u32 size_;
     const char* joined_;
     const i32* offsets_;
-    std::vector<u32> eos_;
+    std::vector<u32> eos_, escaping_;
     u8 present_[256];
     u32 top_[256];
     std::unique_ptr<StringSets> sets_[2];
