@@ -8,6 +8,7 @@ come next). ``automaton/matcher.py`` is what the engine calls.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from minillm_serve.guided.automaton.matcher import CompiledGrammar, Matcher
@@ -17,8 +18,9 @@ from minillm_serve.guided.errors import SchemaError
 from minillm_serve.guided.grammar.json_network import build_json_network
 from minillm_serve.guided.grammar.network import Network
 from minillm_serve.guided.options import JsonOptions
-from minillm_serve.guided.schema.nodes import Node
+from minillm_serve.guided.schema.nodes import Interval, Node, NumberSchema
 from minillm_serve.guided.schema.normalise import Normaliser
+from minillm_serve.guided.text.numeric import number_dfa
 
 __all__ = ["CompiledGrammar", "JsonOptions", "Matcher", "SchemaError", "compile_json_schema", "json_stages"]
 
@@ -36,14 +38,25 @@ def compile_json_schema(
 
     ``tokenizer``: ours, a ``tokenizers.Tokenizer`` or a transformers fast tokenizer; ``vocab_size``: width of the
     logits, when it is more than the tokenizer's; ``eos_token_ids``: default those of the tokenizer. ``options``: how
-    the text may be spelled; by default as ``json.dumps`` does with default or compact separators, properties in the
-    schema's order, further ones last. ``machine``: ``native`` (compiled), ``reference`` (Python) or ``auto``.
+    the text may be spelled; by default as ``json.dumps`` does with default or compact separators, properties in any
+    order, as JSON Schema has it (requests to the engine want the schema's order unless they say otherwise: what is
+    generated is then as its reader expects, and names are forced). ``machine``: ``native`` (compiled), ``reference``
+    (Python) or ``auto``.
     Raises :class:`SchemaError` for a schema that cannot be honoured or that nothing satisfies, ValueError for a
     tokenizer that cannot be used. Keep the grammar for the next request with the same schema: its masks are cached.
     """
     vocab = vocab_of(tokenizer, vocab_size, eos_token_ids)
-    stages = json_stages(schema, options, vocab.alphabet)
+    _prepare(vocab.alphabet)
+    stages = json_stages(schema, options or JsonOptions(any_order=True), vocab.alphabet)
     return CompiledGrammar(stages.network, vocab, notes=stages.notes, machine=machine)
+
+
+@lru_cache(maxsize=4)
+def _prepare(alphabet: frozenset[int]) -> None:
+    """Build what nearly every schema needs, once in a process and outside every request's budget."""
+    for schema in (NumberSchema(), NumberSchema(integer=True), NumberSchema(Interval(low=0), integer=True)):
+        if (dfa := number_dfa(schema, True, alphabet)) is not None:
+            assert dfa.triples
 
 
 class JsonStages(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,10 @@ class Machine(Protocol):
 
         budget: only tokens after which the text can still be completed within so many bytes.
         """
+        ...
+
+    def bind(self, out: np.ndarray) -> Callable[[Position], None]:
+        """A function that fills ``out`` for a position: for the buffer of a sequence, which is filled at every step."""
         ...
 
     def forced(self, position: Position, limit: int = 4096) -> bytes:

@@ -8,7 +8,7 @@ completed are ever made, so a position that is not None always has a way to the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import RLock
 from typing import Any
 
@@ -63,6 +63,9 @@ class ReferenceMachine:
     def fill(self, position: Position, out: np.ndarray, budget: int | None = None) -> None:
         with self._lock:
             out[:] = self._mask(position) if budget is None else self._tokens.fill(position, budget)
+
+    def bind(self, out: np.ndarray) -> Callable[[Position], None]:
+        return lambda position: self.fill(position, out)
 
     def forced(self, position: Position, limit: int = 4096) -> bytes:
         with self._lock:

@@ -70,7 +70,7 @@ class Snapshot:
 class Matcher:
     """Where one sequence stands in its grammar. Copying it is cheap: positions are shared and never change."""
 
-    __slots__ = ("_buffer", "_finished", "_machine", "_offset", "_position", "grammar")
+    __slots__ = ("_buffer", "_fill_buffer", "_finished", "_machine", "_offset", "_position", "grammar")
 
     def __init__(self, grammar: CompiledGrammar):
         self.grammar = grammar
@@ -86,14 +86,16 @@ class Matcher:
         The bit of each end-of-text id is set exactly where the text may end; after the end no other bit is. budget:
         only tokens after which the text can still be completed within so many bytes (slower).
         """
-        buffer = self._buffer
-        if buffer is None:
-            buffer = self._buffer = np.zeros(self.grammar.vocab.words, dtype=np.uint32)
+        if self._buffer is None:
+            self._buffer = np.zeros(self.grammar.vocab.words, dtype=np.uint32)
+            self._fill_buffer = self._machine.bind(self._buffer)
         if self._finished:
-            buffer[:] = self.grammar.vocab.eos_mask
+            self._buffer[:] = self.grammar.vocab.eos_mask
+        elif budget is None:
+            self._fill_buffer(self._position)
         else:
-            self._machine.fill(self._position, buffer, budget)
-        return buffer
+            self._machine.fill(self._position, self._buffer, budget)
+        return self._buffer
 
     def fill_into(self, out: np.ndarray, budget: int | None = None) -> None:
         """The same mask written into a row of the caller's: contiguous uint32 [ceil(V / 32)]."""

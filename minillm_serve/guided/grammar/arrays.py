@@ -181,7 +181,9 @@ class ArrayRule:
         items: list[Option] = []
         while not self.may_close(count, found):
             wanted = int(self.lacks(found) > 0)
-            ways = [(o, then) for o in self.at(count) if o.value.height <= height and (then := self.found_after(found, o))]
+            ways = [
+                (o, then) for o in self.at(count) if o.value.height <= height and (then := self.found_after(found, o))
+            ]
             if not ways or (self._most is not None and count >= self._most) or len(items) > self._longest:
                 return None
             spend(5, "contains", self.path)

@@ -127,7 +127,9 @@ def blame(root: Node, build: Builder) -> tuple[str, str, str]:
             keyword = "maximum" if schema.interval.low is None else "minimum"
             return keyword, pointer(node.path, keyword), "no number of a reasonable length lies within the bounds"
         if isinstance(schema, ObjectSchema) and schema.min_properties > len(schema.required):
-            problem = f"there are not {schema.min_properties} names that a member may have and for which there is a value"
+            problem = (
+                f"there are not {schema.min_properties} names that a member may have and for which there is a value"
+            )
             return "minProperties", pointer(node.path, "minProperties"), problem
         if isinstance(schema, ArraySchema) and schema.unique and schema.min_items > 1:
             problem = f"there are not {schema.min_items} different values for the items"

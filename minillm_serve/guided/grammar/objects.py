@@ -23,6 +23,7 @@ from minillm_serve.guided.schema.nodes import ObjectSchema
 if TYPE_CHECKING:
     from minillm_serve.guided.grammar.builder import Builder
 
+
 class Progress(NamedTuple):
     """What an object's members so far mean for the next ones, as far as it matters.
 

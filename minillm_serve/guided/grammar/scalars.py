@@ -119,9 +119,7 @@ class Scalars:
     def string(self, schema: StringSchema) -> int:
         return self.text(self._characters(schema), schema.min_length, longest(schema), schema.excluded)
 
-    def text(
-        self, dfa: CharDfa | None, low: int = 0, high: int | None = None, excluded: Iterable[str] = ()
-    ) -> int:
+    def text(self, dfa: CharDfa | None, low: int = 0, high: int | None = None, excluded: Iterable[str] = ()) -> int:
         """A JSON string; words of ``excluded`` that the rest rules out anyway are left away."""
         left = tuple(
             word

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 Steps = Sequence[bytes]  # a path of bytes; each element holds the bytes allowed at that place
@@ -30,6 +32,11 @@ class Dfa:
     def follow(self, state: int) -> tuple[Any, ...] | None:
         """What comes next if the leaf ends here; None if it may not end here."""
         return self.finals.get(state)
+
+    @cached_property
+    def triples(self) -> array[int]:
+        """(state, byte, target) of every edge, one after another. Asked for once the automaton is finished."""
+        return array("i", [n for state, row in enumerate(self.edges) for edge in row.items() for n in (state, *edge)])
 
     def next_bytes(self, state: int) -> Collection[int]:
         return self.edges[state].keys()

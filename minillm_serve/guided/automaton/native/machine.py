@@ -11,6 +11,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable
 from threading import RLock
+from typing import Any
 
 import numpy as np
 
@@ -103,6 +104,20 @@ class NativeMachine:
             if done < 0:
                 self._fail(done)
 
+    def bind(self, out: np.ndarray) -> Callable[[Position], None]:
+        if out.dtype != np.uint32 or out.size != self._words:
+            raise ValueError(f"a mask is uint32 [{self._words}], got {out.dtype} {list(out.shape)}")
+        memory = ctypes.c_char.from_buffer(out)  # keeps ``out`` alive
+        fill, handle, lock, address = self._fill, self._handle, self._lock, ctypes.addressof(memory)
+
+        def fill_bound(position: Position, _memory: Any = memory) -> None:
+            with lock:
+                done = fill(handle, position.number, address, -1)
+                if done < 0:
+                    self._fail(done)
+
+        return fill_bound
+
     def forced(self, position: Position, limit: int = 4096) -> bytes:
         out = ctypes.create_string_buffer(limit)
         with self._lock:
@@ -168,10 +183,7 @@ class NativeMachine:
         return self._checked(self._add_bytes(number, leaf) if isinstance(leaf, Bytes) else self._add_text(number, leaf))
 
     def _add_bytes(self, number: int, leaf: Bytes) -> int:
-        edges = array("i")
-        for state, row in enumerate(leaf.dfa.edges):
-            for byte, target in row.items():
-                edges.extend((state, byte, target))
+        edges = leaf.dfa.triples
         tags = np.full(len(leaf.dfa.edges), -1, dtype=np.int32)
         for state, tag in leaf.dfa.finals.items():
             tags[state] = tag
