@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 from statistics import mean, median
 from typing import Any
 
@@ -26,8 +27,19 @@ def summarise(cases: Sequence[Case], passes: Sequence[Pass]) -> dict[str, Any]:
         if REFERENCE in passes[0] and all(times):
             others = [_times(one[REFERENCE]) for one in passes]
             pairs = list(zip(times, others, strict=True))
-            figures["ratios"] = {key: median(t[key] / o[key] for t, o in pairs) for key in times[0] if all(others)}
+            if all(others):
+                figures["ratios"] = {key: median(t[key] / o[key] for t, o in pairs) for key in times[0]}
+                figures["ratios_common"] = _common([one[name] for one in passes], [one[REFERENCE] for one in passes])
     return {"engines": engines}
+
+
+def _common(ours: Sequence[list[dict[str, Any]]], others: Sequence[list[dict[str, Any]]]) -> dict[str, float]:
+    """Ratios of the times over those schemas alone that both engines take: the rest is often the harder part."""
+    both = [a["outcome"] == b["outcome"] == "compiled" for a, b in zip(ours[0], others[0], strict=True)]
+    pairs = [
+        (_times(list(compress(a, both))), _times(list(compress(b, both)))) for a, b in zip(ours, others, strict=True)
+    ]
+    return {key: median(a[key] / b[key] for a, b in pairs) for key in pairs[0][0]}
 
 
 def _verdicts(cases: Sequence[Case], passes: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:

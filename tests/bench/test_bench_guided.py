@@ -101,6 +101,7 @@ def test_verdicts_and_ratios_are_counted_by_engine():
     assert [failure["id"] for failure in figures["minillm"]["failures"]] == ["2"]
     assert figures["llguidance"]["right"] == 2 and figures["llguidance"]["failures"] == []
     assert figures["minillm"]["ratios"]["mask_p50"] == pytest.approx(0.25)
+    assert figures["minillm"]["ratios_common"]["mask_p50"] == pytest.approx(0.25)
     assert figures["minillm"]["verdicts_that_changed"] == 0
 
 
