@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from minillm_serve.guided.budget import Budget, budget
 from minillm_serve.guided.errors import SchemaError
 from minillm_serve.guided.text.chars import CharDfa
-from minillm_serve.guided.text.chars_algebra import ANYTHING, intersect, is_empty, is_subset, with_length
-from minillm_serve.guided.text.regex import compile_pattern, pattern_loop
+from minillm_serve.guided.text.chars_algebra import ANYTHING, intersect, is_empty, is_subset
+from minillm_serve.guided.text.regex import compile_pattern
+from minillm_serve.guided.text.regex_loop import loop_of
+from minillm_serve.guided.text.regex_parse import parse
 
 
 def accepts(pattern: str, text: str, **how: object) -> bool:
@@ -137,18 +139,17 @@ def test_a_whole_match_is_one_from_end_to_end() -> None:
     ],
 )
 def test_a_counted_set_is_known_as_such_and_means_the_same(pattern: str, low: int, high: int | None) -> None:
-    loop = pattern_loop(pattern)
+    loop = loop_of(parse(pattern))
     assert loop is not None and (loop.low, loop.high) == (low, high)
     general = compile_pattern(f"(?:{pattern})(?=)")  # the same texts, by the general construction
-    kept = with_length(loop.any_number(), low, high)
-    for dfa in (compile_pattern(pattern), kept):
-        assert_trimmed(dfa)
-        assert is_subset(dfa, general) and is_subset(general, dfa)
+    dfa = compile_pattern(pattern)
+    assert_trimmed(dfa)
+    assert is_subset(dfa, general) and is_subset(general, dfa)
 
 
 @pytest.mark.parametrize("pattern", ["[a-f]{2}", "^[a-f]{2}", "^[a-f]+b$", "^(a|bc)*$", "^([a-f]{2}){3}$", ""])
 def test_other_patterns_are_no_counted_sets(pattern: str) -> None:
-    assert pattern_loop(pattern) is None
+    assert loop_of(parse(pattern)) is None
 
 
 REFUSED = [

@@ -17,7 +17,7 @@ from minillm_serve.guided.text.codepoints import partition
 from minillm_serve.guided.text.dfa_cache import DfaCache
 from minillm_serve.guided.text.regex_ast import Assertion, Choice, Look, Repeat, Sequence, Tree
 from minillm_serve.guided.text.regex_dfa import NONWORD, UNSURE, WORD, Context, Determiniser
-from minillm_serve.guided.text.regex_loop import Loop, loop_of
+from minillm_serve.guided.text.regex_loop import loop_of
 from minillm_serve.guided.text.regex_nfa import Nfa
 from minillm_serve.guided.text.regex_parse import parse
 from minillm_serve.guided.text.unicode_sets import DISPUTED_SPACE
@@ -55,15 +55,6 @@ def compile_pattern(
                 known = intersect(known, _undisputed(), keyword=keyword, path=path)
         _cache.put(key, known)
     return known
-
-
-def pattern_loop(pattern: str, *, keyword: str = "pattern", path: str = "") -> Loop | None:
-    """What an accepted string is, if ``pattern`` is ``^[set]{m,n}$``; None for any other pattern.
-
-    Whoever keeps lengths beside an automaton can take ``any_number()`` and the two bounds instead of the chain of
-    states that :func:`compile_pattern` makes of it. Raises :class:`SchemaError` as that does.
-    """
-    return loop_of(parse(pattern, keyword=keyword, path=path))
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,6 @@
 """The commonest pattern of all, ``^[set]{m,n}$``: one set of characters, counted. It needs no construction.
 
-Its automaton is a chain that can be written down; and where the length is kept beside the automaton anyway, as a
-string's leaf does, one state and the two numbers say the same.
+Its automaton is a chain that can be written down.
 """
 
 from __future__ import annotations
@@ -25,11 +24,6 @@ class Loop:
     chars: Ranges
     low: int
     high: int | None
-
-    def any_number(self) -> CharDfa:
-        """The automaton without the count: any number of these characters."""
-        bounds, classes, members = partition([self.chars])
-        return reduced(bounds, classes, [[0 if member else -1 for member in members]], [0])
 
     def counted(self, keyword: str, path: str) -> CharDfa:
         """The automaton with the count. Raises :class:`SchemaError` if the count is too large."""
