@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 from minillm_serve.guided.automaton.matcher import CompiledGrammar, Matcher
@@ -54,8 +55,9 @@ def compile_json_schema(
 @lru_cache(maxsize=4)
 def _prepare(alphabet: frozenset[int]) -> None:
     """Build what nearly every schema needs, once in a process and outside every request's budget."""
-    for schema in (NumberSchema(), NumberSchema(integer=True), NumberSchema(Interval(low=0), integer=True)):
-        if (dfa := number_dfa(schema, True, alphabet)) is not None:
+    common = NumberSchema(), NumberSchema(integer=True), NumberSchema(Interval(low=0), integer=True)
+    for schema, point_zero in product(common, (True, False)):
+        if (dfa := number_dfa(schema, point_zero, alphabet)) is not None:
             assert dfa.triples
 
 

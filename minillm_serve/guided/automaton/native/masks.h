@@ -31,7 +31,8 @@ public:
             walk_all(at.threads, [&](u32 token) { set_bit(out, token); });
         }
         if (at.complete) set_ends(out);
-        if (work_ >= WORTH_KEEPING) keep_mask(position, out, words);
+        if (work_ >= WORTH_KEEPING || this->at(position).used) keep_mask(position, out, words);
+        this->at(position).used = tick();
     }
 
     // Only tokens after which no more than `budget` bytes are needed.

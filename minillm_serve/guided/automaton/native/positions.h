@@ -13,7 +13,7 @@ struct Position {
     u32 holders;
     u64 hash;
     std::vector<u32> mask;  // once it was worth keeping
-    u64 used;  // when the mask was last asked for
+    u64 used = 0;  // when the mask was last asked for
 };
 
 class Positions : public Runner {
