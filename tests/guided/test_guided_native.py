@@ -142,11 +142,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("missing", [b"", b"a", b"\\", b"\xa9", b"0123456789abcdefABCDEF", b"\x80\x98"])
-@pytest.mark.parametrize("name", NETWORKS)
+MISSING = (b"", b"a", b"\\", b"\xa9", b"0123456789abcdefABCDEF", b"\x80\x98")
+# Without both letters a network over them does not keep its promise.
+KEPT = [(name, missing) for name in NETWORKS for missing in MISSING if not ("letters" in name and b"ab" in missing)]
+
+
+@pytest.mark.parametrize(("name", "missing"), KEPT)
 def test_a_mask_is_exactly_what_advance_accepts(name: str, missing: bytes) -> None:
-    if "letters" in name and b"ab" in missing:
-        pytest.skip("without both letters the network does not keep its promise")
     machine = native.NativeMachine(NETWORKS[name](), vocab_with(missing))
     for seed in range(4):
         rng, position = random.Random(seed), machine.start()
