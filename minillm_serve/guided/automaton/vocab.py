@@ -104,18 +104,6 @@ class Vocab:
         return found
 
     @cached_property
-    def byte_array(self) -> np.ndarray:
-        return self.trie.byte.astype(np.int64)
-
-    @cached_property
-    def parent_array(self) -> np.ndarray:
-        return self.trie.parent.astype(np.int64)
-
-    @cached_property
-    def skip_array(self) -> np.ndarray:
-        return self.trie.skip.astype(np.int64)
-
-    @cached_property
     def levels(self) -> list[np.ndarray]:
         """The nodes of each depth."""
         return [np.flatnonzero(self.trie.depth == level) for level in range(1, int(self.trie.depth.max()) + 1)]

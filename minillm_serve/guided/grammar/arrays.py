@@ -164,10 +164,6 @@ class ArrayRule:
         """Places that decide whether there can be enough items (all later ones are the same)."""
         return min(self.least, len(self.options))
 
-    @cached_property
-    def _rests(self) -> dict[tuple[int, Found, int], list[Option] | None]:
-        return {}
-
     def _rest(self, count: int, found: Found, height: int) -> list[Option] | None:
         """Fewest further items, none needing more than ``height``, with which the array can be closed, if there are."""
         if len(self.contains) == 1:

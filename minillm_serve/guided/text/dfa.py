@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 Steps = Sequence[bytes]  # a path of bytes; each element holds the bytes allowed at that place
 
@@ -13,33 +12,19 @@ Steps = Sequence[bytes]  # a path of bytes; each element holds the bytes allowed
 class Dfa:
     """A deterministic automaton over bytes that need not be minimal.
 
-    edges[state]: byte -> state. finals[state]: the grammar symbols that come next when the leaf ends in this state
-    (``()`` when the leaf is just over). A final state may have edges: the text may then end here or go on.
+    edges[state]: byte -> state. finals[state]: the tag with which a text ends in this state. A final state may have
+    edges: the text may then end here or go on.
     """
-
-    dense = False
 
     def __init__(self) -> None:
         self.edges: list[dict[int, int]] = [{}]
-        self.finals: dict[int, tuple[Any, ...]] = {}
+        self.finals: dict[int, int] = {}
         self.start: int = 0
-
-    # -- use -----------------------------------------------------------------------------------------------------
-
-    def step(self, state: int, byte: int) -> int | None:
-        return self.edges[state].get(byte)
-
-    def follow(self, state: int) -> tuple[Any, ...] | None:
-        """What comes next if the leaf ends here; None if it may not end here."""
-        return self.finals.get(state)
 
     @cached_property
     def triples(self) -> array[int]:
         """(state, byte, target) of every edge, one after another. Asked for once the automaton is finished."""
         return array("i", [n for state, row in enumerate(self.edges) for edge in row.items() for n in (state, *edge)])
-
-    def next_bytes(self, state: int) -> Collection[int]:
-        return self.edges[state].keys()
 
     # -- construction --------------------------------------------------------------------------------------------
 
@@ -85,26 +70,9 @@ class Dfa:
         return self
 
 
-def literal(*texts: bytes, follow: tuple[Any, ...] = ()) -> Dfa:
-    """Exactly one of ``texts``."""
+def literal(*texts: bytes, follow: int = 0) -> Dfa:
+    """Exactly one of ``texts``, all of them ending with the tag ``follow``."""
     dfa = Dfa()
     for text in texts:
         dfa.finals[dfa.add_path(dfa.start, [bytes([byte]) for byte in text])] = follow
-    return dfa
-
-
-def materialise(start: Any, step: Any, final: Any, symbols: Iterable[int]) -> Dfa:
-    """Spell out an automaton that is given by functions on hashable states."""
-    dfa, numbers, queue = Dfa(), {start: 0}, [start]
-    for state in queue:
-        if final(state):
-            dfa.finals[numbers[state]] = ()
-        for byte in symbols:
-            target = step(state, byte)
-            if target is None:
-                continue
-            if target not in numbers:
-                numbers[target] = dfa.new_state()
-                queue.append(target)
-            dfa.edges[numbers[state]][byte] = numbers[target]
     return dfa

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minillm_serve.guided.automaton.native.library import available
+from minillm_serve.guided.automaton.native.binding import available
 from minillm_serve.guided.automaton.native.machine import NativeMachine, prepare
 
 __all__ = ["NativeMachine", "available", "prepare"]

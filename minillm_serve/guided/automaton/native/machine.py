@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minillm_serve.guided.automaton import stored
-from minillm_serve.guided.automaton.native.library import CALL_OF_STATE, Library, library
+from minillm_serve.guided.automaton.native.binding import CALL_OF_STATE, Library, library
 from minillm_serve.guided.automaton.vocab import Vocab
 from minillm_serve.guided.errors import SchemaError
 from minillm_serve.guided.grammar.network import UNBOUNDED_COST, Bytes, Call, Leaf, Literals, Network, Read, Text
