@@ -1,40 +1,31 @@
-"""The HTTP application: which path is answered by what."""
+"""The HTTP application, assembled: each part of the API adds its own routes."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import PurePath
-from typing import Any
 
-from fastapi import FastAPI, Request
-from starlette.responses import Response
+from fastapi import FastAPI
 
 from minillm_serve import __version__
 from minillm_serve.engine.async_engine import AsyncEngine
-from minillm_serve.serve.body import DEFAULT_MAX_BODY_BYTES
-from minillm_serve.serve.chat import create_chat_completion
-from minillm_serve.serve.completions import create_completion
-from minillm_serve.serve.errors import error_response, install_handlers
-from minillm_serve.serve.metrics import Metrics
-from minillm_serve.serve.middleware import RequestIdMiddleware
-from minillm_serve.serve.openapi import document_body
-from minillm_serve.serve.protocol import ChatCompletionRequest, CompletionRequest
+from minillm_serve.serve import operations
+from minillm_serve.serve.http.errors import install_handlers
+from minillm_serve.serve.http.middleware import CallerMiddleware
+from minillm_serve.serve.observe.metrics import Metrics
+from minillm_serve.serve.openai import routes as openai
 from minillm_serve.serve.service import Service
+from minillm_serve.serve.settings import ServerSettings
 
 
 def create_app(
-    engine: AsyncEngine,
-    served_model_names: Sequence[str] | str,
-    *,
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
-    metrics_prefix: str = "minillm:",
-    accept_legacy_guided: bool = False,
+    engine: AsyncEngine, served_model_names: Sequence[str] | str, settings: ServerSettings | None = None
 ) -> FastAPI:
     """The server of one engine. Starts the engine with the application and stops it with the application."""
     names = (served_model_names,) if isinstance(served_model_names, str) else tuple(served_model_names)
-    metrics = Metrics(names[0], engine.stats, metrics_prefix)
-    service = Service(engine, names, metrics, max_body_bytes, accept_legacy_guided)
+    settings = settings or ServerSettings()
+    metrics = Metrics(names[0], engine.stats, settings.metrics_prefix)
+    service = Service(engine, names, settings, [metrics])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,59 +40,8 @@ def create_app(
     app = FastAPI(
         title="minillm", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(CallerMiddleware)
     install_handlers(app)
-    _add_generation(app, service)
-    _add_models(app, service)
-    _add_operations(app, service)
+    openai.add_routes(app, service)
+    operations.add_routes(app, service, metrics)
     return app
-
-
-def _add_generation(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/chat/completions", openapi_extra=document_body(ChatCompletionRequest))
-    async def chat_completions(request: Request) -> Response:
-        return await create_chat_completion(service, request)
-
-    @app.post("/v1/completions", openapi_extra=document_body(CompletionRequest))
-    async def completions(request: Request) -> Response:
-        return await create_completion(service, request)
-
-
-def _add_models(app: FastAPI, service: Service) -> None:
-    def card(name: str) -> dict[str, Any]:
-        return {
-            "id": name,
-            "object": "model",
-            "created": service.created,
-            "owned_by": "minillm",
-            "root": PurePath(service.engine.config.model).name,
-            "parent": None,
-            "max_model_len": service.engine.max_model_len,
-            "permission": [],
-        }
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [card(name) for name in service.names]}
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        service.check_model(name)
-        return card(name)
-
-
-def _add_operations(app: FastAPI, service: Service) -> None:
-    @app.get("/health")
-    async def health() -> Response:
-        """200 and nothing else while the step loop lives."""
-        if service.engine.errored:
-            return error_response(503, "the engine has failed; restart the server")
-        return Response()
-
-    @app.get("/version")
-    async def version() -> dict[str, str]:
-        return {"version": __version__}
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(service.metrics.exposition(), media_type=service.metrics.content_type)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,25 +14,26 @@ from minillm_serve import __version__
 from minillm_serve.engine.async_engine import AsyncEngine
 from minillm_serve.engine.group import RequestGroup
 from minillm_serve.params import RequestError, SamplingParams
-from minillm_serve.request import FinishReason, RequestOutput
-from minillm_serve.serve.errors import ApiError
-from minillm_serve.serve.metrics import Metrics
-
-Outputs = AsyncGenerator[RequestOutput]
+from minillm_serve.request import RequestOutput
+from minillm_serve.serve.caller import Caller
+from minillm_serve.serve.following import Outputs, follow
+from minillm_serve.serve.http.errors import ApiError
+from minillm_serve.serve.observer import Gate, Observer
+from minillm_serve.serve.settings import ServerSettings
 
 
 @dataclass(frozen=True)
 class Service:
     """The engine as one HTTP server offers it. names: what clients may call the model, the first one is its own.
 
-    legacy_guided: vLLM's former ``guided_*`` fields are taken for what they meant, not refused.
+    observers: what follows every request (metrics, limits, traces). gates: what may refuse a sound one now.
     """
 
     engine: AsyncEngine
     names: tuple[str, ...]
-    metrics: Metrics
-    max_body_bytes: int
-    legacy_guided: bool = False
+    settings: ServerSettings
+    observers: Sequence[Observer] = ()
+    gates: Sequence[Gate] = ()
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -82,11 +82,16 @@ class Service:
         self,
         prompts: Sequence[list[int]],
         params: SamplingParams,
-        default_max_tokens: int | None,
+        caller: Caller,
+        *,
+        default_max_tokens: int | None = None,
+        priority: int = 0,
+        cache_salt: str | None = None,
     ) -> list[RequestGroup]:
-        """Check all prompts before any of them is queued. Raises :class:`RequestError`.
+        """Check all prompts before any of them is queued. Raises :class:`RequestError`, or ApiError from a gate.
 
         default_max_tokens: for params without max_tokens; shortened to what the context leaves (None: all of it).
+        priority, cache_salt: see EngineCore.prepare.
         """
         admitted = []
         for index, prompt in enumerate(prompts):
@@ -95,36 +100,27 @@ class Service:
                 left = max(1, self.engine.max_model_len - len(prompt))
                 wanted = replace(params, max_tokens=min(default_max_tokens, left))
             try:
-                admitted.append(await self.engine.prepare(prompt, wanted))
+                admitted.append(await self.engine.prepare(prompt, wanted, priority=priority, cache_salt=cache_salt))
             except RequestError as error:
                 if error.param == "prompt" and len(prompts) > 1:
                     error.param = f"prompt.{index}"
                 raise
+        for gate in self.gates:
+            gate.check(caller, admitted)
         return admitted
 
-    def follow(self, requests: Sequence[RequestGroup], label: str, received: float) -> list[Outputs]:
+    def follow(
+        self, requests: Sequence[RequestGroup], label: str, caller: Caller, *, final_only: bool = False
+    ) -> list[Outputs]:
         """One stream of outputs for each request; a request is queued when its stream is first read.
 
-        received: ``time.monotonic()`` when the HTTP request came in.
+        final_only: the last output alone.
         """
-        if len(requests) == 1:
-            return [self._follow(requests[0], label, received)]
-        return [self._follow(request, f"{label}-{index}", received) for index, request in enumerate(requests)]
-
-    async def _follow(self, request: RequestGroup, label: str, received: float) -> Outputs:
-        watch = self.metrics.watch(received)
-        try:
-            async with aclosing(self.engine.stream(request, label)) as outputs:
-                async for output in outputs:
-                    if output.outputs[0].finish_reason == FinishReason.ERROR:
-                        raise ApiError(500, "no token could follow within the constraint; the request was given up")
-                    watch.update(output)
-                    yield output
-        except Exception:
-            watch.end("error")
-            raise
-        finally:
-            watch.end("abort")
+        labels = [label] if len(requests) == 1 else [f"{label}-{index}" for index in range(len(requests))]
+        return [
+            follow(self.engine, self.observers, request, name, caller, final_only=final_only)
+            for request, name in zip(requests, labels, strict=True)
+        ]
 
 
 def usage_of(outputs: Sequence[RequestOutput]) -> dict[str, Any]:

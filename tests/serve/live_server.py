@@ -17,6 +17,7 @@ from minillm_serve.engine.async_engine import AsyncEngine
 from minillm_serve.engine.core import StepStats
 from minillm_serve.serve.api import create_app
 from minillm_serve.serve.main import bind
+from minillm_serve.serve.settings import ServerSettings
 
 PATIENCE_S = 30.0
 
@@ -24,9 +25,9 @@ PATIENCE_S = 30.0
 class LiveServer:
     """Context manager. ``url`` has no path; ``get``/``post`` are plain HTTP without any client library's manners."""
 
-    def __init__(self, config: EngineConfig, names: tuple[str, ...] = ("tiny", "tiny-alias"), **app_options: Any):
+    def __init__(self, config: EngineConfig, names: tuple[str, ...] = ("tiny", "tiny-alias"), **settings: Any):
         self.engine = AsyncEngine.from_config(config)
-        self.app = create_app(self.engine, names, **app_options)
+        self.app = create_app(self.engine, names, ServerSettings(**settings))
         self._socket = bind("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live_server import LiveServer
 
-from minillm_serve.serve.protocol import ChatCompletionRequest, CompletionRequest
-from minillm_serve.serve.unsupported import LEGACY_GUIDED, NEUTRAL
+from minillm_serve.serve.openai.protocol import ChatCompletionRequest, CompletionRequest
+from minillm_serve.serve.openai.unsupported import LEGACY_GUIDED, NEUTRAL
 
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 0.5, 2**31, 2**63, -(2**63) - 1, 10**400, 1e308, -0.0, 5e-324])
 SCALARS = st.one_of(

@@ -9,7 +9,7 @@ import pytest
 from live_server import LiveServer
 
 from minillm_serve import __version__
-from minillm_serve.serve.unsupported import NEUTRAL
+from minillm_serve.serve.openai.unsupported import NEUTRAL
 
 BODY = {"model": "tiny", "prompt": "hi", "max_tokens": 3, "temperature": 0}
 

@@ -13,8 +13,8 @@ import pytest
 from live_server import LiveServer, wait_until
 
 from minillm_serve.config import EngineConfig
-from minillm_serve.serve.openapi import document_body
-from minillm_serve.serve.protocol import ChatCompletionRequest
+from minillm_serve.serve.openai.openapi import document_body
+from minillm_serve.serve.openai.protocol import ChatCompletionRequest
 
 SCHEMA = {
     "type": "object",

@@ -10,7 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from minillm_serve.engine.core import EngineStats, StepStats
+from minillm_serve.engine.group import RequestGroup
 from minillm_serve.request import FinishReason, RequestOutput
+from minillm_serve.serve.caller import Caller
 
 FIRST_TOKEN_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
@@ -70,9 +72,9 @@ class Metrics:
         """Book one engine step; called from the engine's thread."""
         self.iteration_tokens.observe(step.num_tokens)
 
-    def watch(self, received: float) -> RequestWatch:
-        """Follow one request that arrived at ``received`` (``time.monotonic()``)."""
-        return RequestWatch(self, received)
+    def watch(self, caller: Caller, group: RequestGroup) -> RequestWatch:
+        """See Observer."""
+        return RequestWatch(self, caller.received)
 
     def exposition(self) -> bytes:
         """What ``GET /metrics`` answers, in Prometheus' text format."""
@@ -87,7 +89,6 @@ class RequestWatch:
         self._received = received
         self._last: float | None = None
         self._tokens = 0
-        self._ended = False
 
     def update(self, output: RequestOutput) -> None:
         """Book one output (cumulative, see RequestOutput)."""
@@ -107,14 +108,11 @@ class RequestWatch:
         metrics.generation_tokens.inc(new)
         self._last, self._tokens = now, tokens
         if output.finished:
-            self.end(output.outputs[0].finish_reason or FinishReason.STOP)
             metrics.e2e_latency.observe(now - self._received)
 
     def end(self, reason: str) -> None:
-        """The request is over; only the first reason counts."""
-        if not self._ended:
-            self._ended = True
-            self._metrics.ended[reason].inc()
+        """See Watch."""
+        self._metrics.ended[reason].inc()
 
 
 class _WithoutCreated(Collector):

@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 from fastapi import Request
 
 from minillm_serve.params import RequestError
-from minillm_serve.serve.errors import ApiError
+from minillm_serve.serve.http.errors import ApiError
 
-DEFAULT_MAX_BODY_BYTES = 4 * 2**20
 MAX_DEPTH = 128
 SMALL_BODY_BYTES = 64 * 2**10
 

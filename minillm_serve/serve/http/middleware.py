@@ -9,15 +9,16 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from minillm_serve.serve.errors import describe, error_response
+from minillm_serve.serve.caller import Caller
+from minillm_serve.serve.http.errors import describe, error_response
 
 logger = logging.getLogger("minillm.serve")
 # What may travel into ids, headers and logs as it came; anything else is replaced.
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
-class RequestIdMiddleware:
-    """Pure ASGI (a wrapped ``receive`` would hide disconnects). The id is in ``request.state.request_id``."""
+class CallerMiddleware:
+    """Pure ASGI (a wrapped ``receive`` would hide disconnects). What it finds is in ``request.state.caller``."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -27,7 +28,7 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {})["caller"] = Caller(request_id)
         started = False
 
         async def send_with_id(message: Message) -> None:

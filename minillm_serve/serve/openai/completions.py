@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,26 +9,27 @@ from fastapi import Request as HttpRequest
 from starlette.responses import Response
 
 from minillm_serve.request import RequestOutput
-from minillm_serve.serve.body import read_json
-from minillm_serve.serve.constraints import lenient_header
-from minillm_serve.serve.endpoint import Answer, Delta
-from minillm_serve.serve.errors import named_for_client
-from minillm_serve.serve.protocol import COMPLETION_MAX_TOKENS, CompletionRequest, parse
+from minillm_serve.serve.caller import caller_of
+from minillm_serve.serve.http.body import read_json
+from minillm_serve.serve.http.errors import named_for_client
+from minillm_serve.serve.openai.constraints import lenient_header
+from minillm_serve.serve.openai.endpoint import Answer, Delta
+from minillm_serve.serve.openai.protocol import COMPLETION_MAX_TOKENS, CompletionRequest, parse
 from minillm_serve.serve.service import Service
 
 
 async def create_completion(service: Service, http: HttpRequest) -> Response:
     """Complete one prompt or several. Raises RequestError or ApiError before anything is queued."""
-    received = time.monotonic()
-    body = parse(CompletionRequest, await read_json(http, service.max_body_bytes), service.legacy_guided)
+    caller, settings = caller_of(http), service.settings
+    body = parse(CompletionRequest, await read_json(http, settings.max_body_bytes), settings.accept_legacy_guided)
     unknown = body.unknown_fields()
     service.check_model(body.model)
     with named_for_client(body.client_names()):
         params = body.sampling_params(body.max_tokens, lenient_header(http.headers.get("x-minillm")))
         prompts = await service.encode(body.prompt)
-        requests = await service.admit(prompts, params, default_max_tokens=COMPLETION_MAX_TOKENS)
-    id = f"cmpl-{http.state.request_id}"
-    streams = service.follow(requests, id, received)
+        requests = await service.admit(prompts, params, caller, default_max_tokens=COMPLETION_MAX_TOKENS)
+    id = f"cmpl-{caller.request_id}"
+    streams = service.follow(requests, id, caller)
     return await Answer(service, CompletionShape(), body, id, streams, unknown, requests[0].notes).respond(http)
 
 

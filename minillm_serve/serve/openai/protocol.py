@@ -1,7 +1,7 @@
 """The bodies of the OpenAI API as vLLM reads them, and their translation into SamplingParams.
 
-Every field is honoured here or refused in :mod:`minillm_serve.serve.unsupported`; numbers out of range are refused
-by SamplingParams itself.
+Every field is honoured here or refused in :mod:`minillm_serve.serve.openai.unsupported`; numbers out of range are
+refused by SamplingParams itself.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from minillm_serve.params import RequestError, SamplingParams
-from minillm_serve.serve import constraints
-from minillm_serve.serve.messages import MESSAGES_SCHEMA, parse_messages
-from minillm_serve.serve.unsupported import (
+from minillm_serve.serve.openai import constraints
+from minillm_serve.serve.openai.messages import MESSAGES_SCHEMA, parse_messages
+from minillm_serve.serve.openai.unsupported import (
     NEUTRAL,
     STREAM_OPTIONS_NEUTRAL,
     STRUCTURED_OUTPUTS_NEUTRAL,

@@ -15,11 +15,11 @@ from starlette.responses import Response
 
 from minillm_serve.engine.async_engine import EngineDeadError
 from minillm_serve.request import CompletionOutput, RequestOutput
-from minillm_serve.serve.errors import describe, error_body
-from minillm_serve.serve.protocol import GenerationRequest
+from minillm_serve.serve.http.errors import describe, error_body
+from minillm_serve.serve.http.streaming import DONE, EventStream, answer_or_disconnect, event, merged
+from minillm_serve.serve.openai.protocol import GenerationRequest
+from minillm_serve.serve.openai.unsupported import warning_header
 from minillm_serve.serve.service import Outputs, Service, usage_of
-from minillm_serve.serve.streaming import DONE, EventStream, answer_or_disconnect, event, merged
-from minillm_serve.serve.unsupported import warning_header
 
 logger = logging.getLogger("minillm.serve")
 
