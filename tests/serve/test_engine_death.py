@@ -45,7 +45,7 @@ def test_a_fault_of_the_server_is_a_500_without_its_reason(tiny_model_dir: Path,
     config = EngineConfig(model=str(tiny_model_dir), num_kv_blocks=128, num_threads=1)
     with LiveServer(config) as server:
 
-        async def broken(*_: object):
+        async def broken(*_: object, **__: object):
             raise RuntimeError("secret /path/of/this/machine")
 
         server.engine.prepare = broken
