@@ -8,16 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minillm_serve.config import EngineConfig
-from minillm_serve.params import RequestError, SamplingParams, StructuredOutputsParams
+from minillm_serve.params import PoolingParams, RequestError, SamplingParams, StructuredOutputsParams
 from minillm_serve.request import RequestOutput
 
 if TYPE_CHECKING:
     from minillm_serve.engine.llm import LLM
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "LLM",
     "EngineConfig",
+    "PoolingParams",
     "RequestError",
     "RequestOutput",
     "SamplingParams",

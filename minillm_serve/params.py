@@ -23,8 +23,11 @@ class RequestError(ValueError):
 
 
 MAX_STOP_STRINGS = 4
+MAX_WORD_CHARS = 4096  # of a stop string or a bad word: each is looked for at every token
+MAX_STOP_CHARS = 4096  # of each: every token's text is compared with their beginnings
 MAX_SEQUENCES = 16_384  # vLLM's VLLM_MAX_N_SEQUENCES: one request must not fill the queue by itself
 WHOLE_VOCABULARY = -1
+MAX_LOGPROB_TOKEN_IDS = 128
 WHITESPACE_POLICIES = ("json", "compact", "spaced", "flexible")
 MAX_WHITESPACE = 64
 CONSTRAINT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -143,7 +146,8 @@ class SamplingParams:
     ``stop`` strings end the text, and appear in it only with include_stop_str_in_output.
 
     What is told. logprobs, prompt_logprobs: None for none, k for the token that stands there plus the k likeliest,
-    -1 for the whole vocabulary. skip_special_tokens: leave them out of the text.
+    -1 for the whole vocabulary. logprob_token_ids: name these tokens beside it, not the likeliest ones.
+    skip_special_tokens: leave them out of the text.
 
     Raises :class:`RequestError` on any value outside its range.
     """
@@ -167,6 +171,7 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    logprob_token_ids: tuple[int, ...] | None = None
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: tuple[int, ...] | None = None
     bad_words: tuple[str, ...] = ()
@@ -207,6 +212,9 @@ class SamplingParams:
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise RequestError("each stop string must be a non-empty string", "stop")
+            _check_length("stop", text)
+            if len(text) > MAX_STOP_CHARS:
+                raise RequestError(f"a stop string may have {MAX_STOP_CHARS} characters, got {len(text)}", "stop")
         for token in self.stop_token_ids:
             _check_int("stop_token_ids", token, low=0)
         for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens"):
@@ -222,15 +230,31 @@ class SamplingParams:
                 raise RequestError("allowed_token_ids must name at least one token", "allowed_token_ids")
             for token in self.allowed_token_ids:
                 _check_int("allowed_token_ids", token, low=0)
+        self._check_described()
         for text in self.bad_words:
             if not isinstance(text, str) or not text.strip():
-                raise RequestError(f"each bad word must be a non-blank string, got {text!r}", "bad_words")
+                raise RequestError(f"each bad word must be a non-blank string, got {text!r:.80}", "bad_words")
+            _check_length("bad_words", text)
         for sequence in self.bad_words_ids:
             if not isinstance(sequence, (list, tuple)) or not sequence:
                 raise RequestError("each of bad_words_ids must be a non-empty list of token ids", "bad_words_ids")
             for token in sequence:
                 _check_int("bad_words_ids", token, low=0)
         self._set("bad_words_ids", tuple(map(tuple, self.bad_words_ids)))
+
+    def _check_described(self) -> None:
+        name = "logprob_token_ids"
+        if self.logprob_token_ids is None:
+            return
+        self._set(name, _as_tuple(name, self.logprob_token_ids))
+        if self.logprobs is None:
+            raise RequestError(f"{name} needs logprobs", name)
+        if not 0 < len(self.logprob_token_ids) <= MAX_LOGPROB_TOKEN_IDS:
+            raise RequestError(
+                f"{name} must name 1 to {MAX_LOGPROB_TOKEN_IDS} tokens, got {len(self.logprob_token_ids)}", name
+            )
+        for token in self.logprob_token_ids:
+            _check_int(name, token, low=0)
 
     def _check_together(self) -> None:
         if self.best_of is not None and self.best_of < self.n:
@@ -256,6 +280,36 @@ class SamplingParams:
         return self.n if self.best_of is None else self.best_of
 
 
+POOLING_TASKS = ("embed", "likelihood")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolingParams:
+    """What to make of a prompt alone: nothing is generated (vLLM's name and fields; the task ``likelihood`` is ours).
+
+    task ``embed``: the mean of the prompt's hidden states after the last norm, one vector. use_activation: divide it by
+    its length, so that a dot product is a cosine (None: yes). dimensions must be None: the first numbers of such a
+    vector mean nothing by themselves, only a model trained for that (Kusupati et al. 2022, arXiv:2205.13147) has
+    shorter vectors inside its long ones. task ``likelihood``: the log-probability of each prompt token.
+    Raises :class:`RequestError`.
+    """
+
+    task: str = "embed"
+    use_activation: bool | None = None
+    dimensions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in POOLING_TASKS:
+            raise RequestError(f"task must be one of {', '.join(POOLING_TASKS)}, got {self.task!r}", "task")
+        if self.use_activation is not None and not isinstance(self.use_activation, bool):
+            raise RequestError(f"use_activation must be true or false, got {self.use_activation!r}", "use_activation")
+        if self.dimensions is not None:
+            raise RequestError(
+                "this model was not trained for shorter vectors (matryoshka representations): leave dimensions out",
+                "dimensions",
+            )
+
+
 def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
     if value is not None and not isinstance(value, (list, tuple)):
         raise RequestError(f"{name} must be a list, got {value!r}", name)
@@ -273,6 +327,11 @@ def _logit_bias(value: Any) -> dict[int, float]:
         _check_number("logit_bias", amount, low=-100.0, high=100.0)
         bias[token] = float(amount)
     return bias
+
+
+def _check_length(name: str, text: str) -> None:
+    if len(text) > MAX_WORD_CHARS:
+        raise RequestError(f"{name}: at most {MAX_WORD_CHARS} characters each, got {len(text)}", name)
 
 
 def _check_int(name: str, value: Any, low: int, high: int | None = None, optional: bool = False) -> None:

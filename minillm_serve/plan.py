@@ -17,6 +17,7 @@ class RequestInit:
     ``token_ids`` holds prompt and already generated tokens; generation starts at ``num_prompt_tokens``. The keys and
     values of the first ``num_computed`` are in the cache already (a prefix hit): their blocks lead ``new_blocks``.
     max_total_tokens: where the sequence ends at the latest (None: at the model's limit); guided decoding steers by it.
+    prompt_only: no token is drawn; unless prompt log-probabilities are wanted, its hidden states are summed.
     """
 
     rid: int
@@ -26,6 +27,12 @@ class RequestInit:
     seed: int
     num_computed: int = 0
     max_total_tokens: int | None = None
+    prompt_only: bool = False
+
+    @property
+    def pooled(self) -> bool:
+        """Its hidden states are what is wanted of it."""
+        return self.prompt_only and self.params.prompt_logprobs is None
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ class StepResult:
     failed: requests that could not be continued (a grammar with no way on); they alone end, with an error.
     logprobs: request id -> one entry per new token, for requests that asked. prompt_logprobs: request id -> (index of
     the first prompt token described, one entry per prompt token) for the prompt tokens that this step's chunk predicts.
+    pooled: request id -> (index of the chunk's first prompt token, sum of the chunk's normalised hidden states).
     """
 
     tokens: dict[int, tuple[int, ...]]
@@ -78,3 +86,4 @@ class StepResult:
     logprobs: dict[int, tuple[TokenLogprobs, ...]] = field(default_factory=dict)
     prompt_logprobs: dict[int, tuple[int, tuple[TokenLogprobs, ...]]] = field(default_factory=dict)
     forced: dict[int, int] = field(default_factory=dict)
+    pooled: dict[int, tuple[int, tuple[float, ...]]] = field(default_factory=dict)

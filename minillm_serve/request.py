@@ -49,7 +49,8 @@ class Request:
     priority: lower is more urgent (policy ``priority`` alone looks at it). cache_salt: requests share cached prefixes
     only with requests of the same salt (adapter, user); None: neither look anything up nor let others find it.
     skip_prefix_hit: compute every token even where a prefix is cached (prompt logprobs need it). group: number shared
-    by the samples of one prompt, which share its blocks even where prefix caching is off.
+    by the samples of one prompt, which share its blocks even where prefix caching is off. prompt_only: it ends when its
+    prompt is computed; no token is drawn.
     """
 
     rid: int
@@ -63,6 +64,7 @@ class Request:
     cache_salt: tuple[str, ...] | None = ()
     skip_prefix_hit: bool = False
     group: int | None = None
+    prompt_only: bool = False
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     num_computed: int = 0
     arrival_step: int = 0  # steps the scheduler had made when the request came
@@ -108,6 +110,7 @@ class RequestOutput:
 
     rid: the engine's own number of the request; request_id: the caller's name for it. outputs: the ``n`` samples, by
     index. prompt_logprobs: one entry per prompt token (the first, which nothing predicts, is None), if asked for.
+    embedding: the prompt's vector, at the end of a request with PoolingParams; its one completion is empty.
     """
 
     rid: int
@@ -118,8 +121,49 @@ class RequestOutput:
     finished: bool
     metrics: RequestMetrics
     prompt_logprobs: Sequence[TokenLogprobs | None] | None = None
+    embedding: tuple[float, ...] | None = None
 
     @property
     def num_cached_tokens(self) -> int:
         """Prompt tokens that the prefix cache spared."""
         return self.metrics.num_cached_tokens
+
+
+@dataclass(frozen=True)
+class EmbeddingOutput:
+    """One vector, and its length as vLLM calls it."""
+
+    embedding: list[float]
+
+    @property
+    def hidden_size(self) -> int:
+        return len(self.embedding)
+
+
+@dataclass(frozen=True)
+class ScoringOutput:
+    """How well a document answers a query, in (0, 1]."""
+
+    score: float
+
+
+@dataclass(frozen=True)
+class ScoringRequestOutput:
+    """What ``LLM.score`` returns for one pair (vLLM's names)."""
+
+    request_id: str
+    outputs: ScoringOutput
+    prompt_token_ids: list[int]
+    num_cached_tokens: int
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class EmbeddingRequestOutput:
+    """What ``LLM.embed`` returns for one prompt (vLLM's names)."""
+
+    request_id: str
+    outputs: EmbeddingOutput
+    prompt_token_ids: list[int]
+    num_cached_tokens: int
+    finished: bool = True

@@ -14,8 +14,11 @@ from minillm_serve.engine.grammars import GrammarCache
 from minillm_serve.engine.group import RequestGroup, Sample, derived_seed, sample_params
 from minillm_serve.guided.grammar.network import UNBOUNDED_COST
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.params import RequestError, SamplingParams
+from minillm_serve.params import PoolingParams, RequestError, SamplingParams
 from minillm_serve.request import Request
+
+EMBED = SamplingParams(temperature=0.0, max_tokens=None)
+LIKELIHOOD = SamplingParams(temperature=0.0, max_tokens=None, prompt_logprobs=0)
 
 
 class Admission:
@@ -43,9 +46,16 @@ class Admission:
         self._next_rid = itertools.count()
 
     def admit(
-        self, prompt: str | Sequence[int], params: SamplingParams, *, priority: int = 0, cache_salt: str | None = None
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | PoolingParams,
+        *,
+        priority: int = 0,
+        cache_salt: str | None = None,
     ) -> RequestGroup:
         """Raises :class:`RequestError` naming the field at fault."""
+        if isinstance(params, PoolingParams):
+            return self._admit_pooling(prompt, params, priority, cache_salt)
         ids = self._prompt_ids(prompt)
         max_total_tokens = self._total_tokens(len(ids), params)
         self._check_token_ids(params)
@@ -73,6 +83,29 @@ class Admission:
             )
             samples.append(Sample(index, request, self._detokenizer(params)))
         return RequestGroup(params, samples, grammar)
+
+    def _admit_pooling(
+        self, prompt: str | Sequence[int], pooling: PoolingParams, priority: int, cache_salt: str | None
+    ) -> RequestGroup:
+        """A request that ends with its prompt, every token of which is computed: none may come from the cache."""
+        ids = self._prompt_ids(prompt)
+        self._check_prompt_fits(len(ids), room=0)
+        self._check_priority(priority)
+        params = LIKELIHOOD if pooling.task == "likelihood" else EMBED
+        request = Request(
+            rid=next(self._next_rid),
+            token_ids=list(ids),
+            num_prompt_tokens=len(ids),
+            params=params,
+            max_total_tokens=len(ids),
+            eos_token_ids=self.tokenizer.eos_token_ids,
+            seed=0,
+            priority=priority,
+            cache_salt=self._salt(cache_salt),
+            skip_prefix_hit=True,
+            prompt_only=True,
+        )
+        return RequestGroup(params, [Sample(0, request, self._detokenizer(params))], pooling=pooling)
 
     def _detokenizer(self, params: SamplingParams) -> Detokenizer:
         return Detokenizer(
@@ -103,6 +136,7 @@ class Admission:
         named = {
             "stop_token_ids": params.stop_token_ids,
             "allowed_token_ids": params.allowed_token_ids,
+            "logprob_token_ids": params.logprob_token_ids,
             "logit_bias": params.logit_bias,
             "bad_words_ids": itertools.chain.from_iterable(params.bad_words_ids),
         }
@@ -171,20 +205,7 @@ class Admission:
 
     def _total_tokens(self, prompt_tokens: int, params: SamplingParams) -> int:
         """Longest this sequence may get. An explicit max_tokens that cannot be given is refused, not shortened."""
-        budget = self.config.max_num_batched_tokens
-        if not self.config.enable_chunked_prefill and prompt_tokens > budget:
-            raise RequestError(
-                f"the prompt has {prompt_tokens} tokens; without chunked prefill this engine reads at most "
-                f"max_num_batched_tokens={budget} in one step",
-                "prompt",
-            )
-        limit = min(self.max_model_len, self.kv_tokens)
-        reason = "maximum context length" if limit == self.max_model_len else "whole KV cache"
-        if prompt_tokens >= limit:
-            raise RequestError(
-                f"the prompt has {prompt_tokens} tokens; this server's {reason} is {limit} tokens, output included",
-                "prompt",
-            )
+        limit, reason = self._check_prompt_fits(prompt_tokens, room=1)
         if params.max_tokens is None:
             return limit
         if prompt_tokens + params.max_tokens > limit:
@@ -194,3 +215,21 @@ class Admission:
                 "max_tokens",
             )
         return prompt_tokens + params.max_tokens
+
+    def _check_prompt_fits(self, prompt_tokens: int, room: int) -> tuple[int, str]:
+        """The most tokens a sequence may have, and why; ``room`` of them must be left after the prompt."""
+        budget = self.config.max_num_batched_tokens
+        if not self.config.enable_chunked_prefill and prompt_tokens > budget:
+            raise RequestError(
+                f"the prompt has {prompt_tokens} tokens; without chunked prefill this engine reads at most "
+                f"max_num_batched_tokens={budget} in one step",
+                "prompt",
+            )
+        limit = min(self.max_model_len, self.kv_tokens)
+        reason = "maximum context length" if limit == self.max_model_len else "whole KV cache"
+        if prompt_tokens + room > limit:
+            included = ", output included" if room else ""
+            raise RequestError(
+                f"the prompt has {prompt_tokens} tokens; this server's {reason} is {limit} tokens{included}", "prompt"
+            )
+        return limit, reason

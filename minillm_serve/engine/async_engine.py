@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minillm_serve.config import EngineConfig
 from minillm_serve.engine.build import build_core
 from minillm_serve.engine.core import EngineCore, EngineStats, StepStats
 from minillm_serve.engine.group import RequestGroup
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.params import SamplingParams, StructuredOutputsParams
+from minillm_serve.params import PoolingParams, SamplingParams, StructuredOutputsParams
 from minillm_serve.request import RequestOutput
 
 
@@ -29,6 +30,8 @@ class EngineBusyError(RuntimeError):
     """The request was not taken: too much of its kind is under way. A later try may succeed."""
 
 
+Made = TypeVar("Made")
+STEP_THREAD = "minillm-steps"
 MAX_UNREAD = 64
 MAX_COMPILING = 64
 
@@ -70,9 +73,11 @@ class AsyncEngine:
         self._trace_file = trace_file
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._streams: dict[int, _Mailbox] = {}
+        self._calls: set[asyncio.Future[Any]] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
+        self._step_began: float | None = None
         self._compiler = ThreadPoolExecutor(1, "minillm-grammars")
         self._compiling = 0  # constraints in that thread or waiting for it
         self._open = False  # changed on the event loop alone, so that no stream slips in behind the closing
@@ -97,6 +102,12 @@ class AsyncEngine:
         return self._error is not None
 
     @property
+    def step_seconds(self) -> float:
+        """How long the step under way has been so; 0 between steps."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
+
+    @property
     def on_step(self) -> Callable[[StepStats], None] | None:
         """Called after every step, from the step thread."""
         return self.core.on_step
@@ -114,25 +125,54 @@ class AsyncEngine:
         if self._thread is not None:
             raise RuntimeError("the engine was already started")
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="minillm-steps", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=STEP_THREAD, daemon=True)
         self._open = True
         self._thread.start()
 
-    async def stop(self) -> None:
-        """End the step thread; unfinished streams raise EngineDeadError. Writes the trace."""
+    def close(self) -> None:
+        """Take no more requests; unfinished streams raise EngineDeadError now, the step thread ends with its step."""
+        self._close_streams()
+        self._commands.put(None)
+
+    async def stop(self, step_timeout: float | None = None) -> bool:
+        """End the step thread; unfinished streams raise EngineDeadError. Writes the trace.
+
+        False, and no trace, when a step has not ended within ``step_timeout`` seconds (None: wait for it).
+        """
         if self._thread is None:
-            return
+            return True
         self._compiler.shutdown(wait=False, cancel_futures=True)
         self._commands.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, step_timeout)
+        if self._thread.is_alive():
+            return False
         if self._trace_file is not None and self.core.trace is not None:
             self.core.trace.write(self._trace_file)
             self._trace_file = None
+        return True
+
+    async def call(self, operation: Callable[[EngineCore], Made]) -> Made:
+        """The result of ``operation(core)``, run between two steps. Raises EngineDeadError, and what it raises."""
+        if not self._open:
+            raise EngineDeadError("the engine is not running") from self._error
+        done: asyncio.Future[Made] = self._loop.create_future()
+        self._calls.add(done)
+        done.add_done_callback(self._calls.discard)
+
+        def command() -> None:
+            try:
+                outcome = done.set_result, operation(self.core)
+            except Exception as error:
+                outcome = done.set_exception, error
+            self._hop(_settle, done, *outcome)
+
+        self._commands.put(command)
+        return await done
 
     async def generate(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams,
+        params: SamplingParams | PoolingParams,
         request_id: str,
         *,
         priority: int = 0,
@@ -152,7 +192,7 @@ class AsyncEngine:
     async def prepare(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams,
+        params: SamplingParams | PoolingParams,
         *,
         priority: int = 0,
         cache_salt: str | None = None,
@@ -162,7 +202,8 @@ class AsyncEngine:
         priority, cache_salt: see :meth:`EngineCore.prepare`. Raises :class:`RequestError`, :class:`EngineBusyError`
         when too many constraints wait to be compiled.
         """
-        grammar = await self._grammar(params.structured_outputs)  # noqa: F841 - held: the cache may be full
+        constraint = params.structured_outputs if isinstance(params, SamplingParams) else None
+        grammar = await self._grammar(constraint)  # noqa: F841 - held: the cache may be full
         return await asyncio.to_thread(self.core.prepare, prompt, params, priority=priority, cache_salt=cache_salt)
 
     async def _grammar(self, constraint: StructuredOutputsParams | None) -> Any:
@@ -213,7 +254,10 @@ class AsyncEngine:
         try:
             while self._take_commands():
                 if self.core.has_work():
-                    self._publish(self.core.step())
+                    self._step_began = time.monotonic()
+                    outputs = self.core.step()
+                    self._step_began = None
+                    self._publish(outputs)
         except BaseException as error:  # whatever it was, no stream may wait for ever
             self._error = error
             raise
@@ -254,3 +298,11 @@ class AsyncEngine:
         self._open = False
         for stream in self._streams.values():
             stream.put(EngineDeadError("the engine has stopped"))
+        for call in list(self._calls):
+            if not call.done():
+                call.set_exception(EngineDeadError("the engine has stopped"))
+
+
+def _settle(done: asyncio.Future[Any], set_outcome: Callable[[Any], None], outcome: object) -> None:
+    if not done.done():
+        set_outcome(outcome)

@@ -13,14 +13,15 @@ Between scheduler and runner travel only a StepPlan and a StepResult (plan.py): 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from minillm_serve.engine.admission import Admission
 from minillm_serve.engine.group import RequestGroup, Sample
+from minillm_serve.engine.token_clock import book_new_tokens
 from minillm_serve.engine.trace import Trace
-from minillm_serve.params import SamplingParams
-from minillm_serve.plan import StepResult
+from minillm_serve.params import PoolingParams, SamplingParams
+from minillm_serve.plan import StepPlan, StepResult
 from minillm_serve.request import FinishReason, Request, RequestOutput
 from minillm_serve.runner.runner import Runner
 from minillm_serve.sched.scheduler import Scheduler
@@ -28,12 +29,19 @@ from minillm_serve.sched.scheduler import Scheduler
 
 @dataclass(frozen=True)
 class StepStats:
-    """What one step did: tokens computed, seconds taken, and the queues after it."""
+    """What one step did: tokens computed, seconds taken, and the queues after it.
+
+    new_tokens: generated ones; forced_tokens: how many of them a constraint appended without a draw. intervals:
+    seconds since a sequence's previous tokens -> sequences (see token_clock.py).
+    """
 
     num_tokens: int
     duration_s: float
     running: int
     waiting: int
+    new_tokens: int = 0
+    forced_tokens: int = 0
+    intervals: Mapping[float, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class EngineCore:
     def prepare(
         self,
         prompt: str | Sequence[int],
-        params: SamplingParams,
+        params: SamplingParams | PoolingParams,
         *,
         priority: int = 0,
         cache_salt: str | None = None,
@@ -105,12 +113,29 @@ class EngineCore:
         plan = self.scheduler.schedule()
         result = self.runner.execute(plan)
         changed = self.scheduler.update(plan, result)
-        self._book_logprobs(result)
+        self._book_answers(result)
+        grown = self._samples_of(changed) if self.on_step is not None else []
         outputs = self._outputs(changed)
         if self.on_step is not None:
-            duration, scheduler = time.monotonic() - start, self.scheduler
-            self.on_step(StepStats(plan.total_tokens, duration, len(scheduler.running), len(scheduler.waiting)))
+            self.on_step(self._step_stats(plan, result, grown, start))
         return outputs
+
+    def _samples_of(self, changed: Iterable[Request]) -> list[Sample]:
+        return [self._samples[request.rid][1] for request in changed if request.rid in self._samples]
+
+    def _step_stats(self, plan: StepPlan, result: StepResult, grown: Iterable[Sample], start: float) -> StepStats:
+        """``grown``: the samples that got tokens; those that ended are no longer known to the engine."""
+        now, scheduler = time.monotonic(), self.scheduler
+        new, intervals = book_new_tokens(grown, now)
+        return StepStats(
+            plan.total_tokens,
+            now - start,
+            len(scheduler.running),
+            len(scheduler.waiting),
+            new,
+            sum(result.forced.values()),
+            intervals,
+        )
 
     def abort(self, rids: Iterable[int]) -> list[RequestOutput]:
         """End requests now, all samples of each, and free their blocks. Already finished ones are passed over."""
@@ -130,13 +155,17 @@ class EngineCore:
             prefix_cache_hits=kv.stats.hits,
         )
 
-    def _book_logprobs(self, result: StepResult) -> None:
+    def _book_answers(self, result: StepResult) -> None:
+        """What a step told about tokens and prompts, to whom it belongs."""
         for rid, entries in result.logprobs.items():
             if rid in self._samples:
                 self._samples[rid][1].book_logprobs(entries)
         for rid, (start, prompt_entries) in result.prompt_logprobs.items():
             if rid in self._samples:
                 self._samples[rid][0].book_prompt_logprobs(start, prompt_entries)
+        for rid, (start, hidden_sum) in result.pooled.items():
+            if rid in self._samples:
+                self._samples[rid][0].book_pooled(start, hidden_sum)
 
     def _outputs(self, changed: Iterable[Request]) -> list[RequestOutput]:
         """Bring requests with new tokens, or a new end, up to date and show their groups as they are then."""

@@ -112,8 +112,7 @@ class Detokenizer:
     ):
         self._stream = stream
         self._stop = tuple(stop)
-        self._beginnings = {text[:length] for text in self._stop for length in range(1, len(text))}
-        self._longest_beginning = max(map(len, self._beginnings), default=0)
+        self._longest_beginning = max(map(len, self._stop), default=1) - 1
         self._min_tokens = min_tokens
         self._include_stop = include_stop
         self._count = 0
@@ -152,7 +151,7 @@ class Detokenizer:
             self._released = start + (len(self.stopped_by) if self._include_stop else 0)
             return self.stopped_by
         self._searched = len(self._raw)
-        held = 0 if final or self._include_stop or not self._beginnings else self._partial_stop()
+        held = 0 if final or self._include_stop or not self._longest_beginning else self._partial_stop()
         self._released = len(self._raw) - held
         return None
 
@@ -172,6 +171,8 @@ class Detokenizer:
         """Length of the longest end of the unreleased text that begins a stop string."""
         tail = self._raw[self._released :]
         for length in range(min(len(tail), self._longest_beginning), 0, -1):
-            if tail[-length:] in self._beginnings:
-                return length
+            end = tail[-length:]
+            for stop in self._stop:
+                if len(stop) > length and stop.startswith(end):
+                    return length
         return 0

@@ -8,9 +8,12 @@ from hashlib import blake2b
 from math import inf
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minillm_serve.engine.detokenizer import Detokenizer
 from minillm_serve.engine.snapshot import Snapshot
-from minillm_serve.params import SamplingParams
+from minillm_serve.params import PoolingParams, SamplingParams
 from minillm_serve.plan import TokenLogprobs
 from minillm_serve.request import CompletionOutput, FinishReason, Request, RequestMetrics, RequestOutput
 
@@ -46,6 +49,13 @@ class Sample:
         self.cumulative_logprob = 0.0
         self._end: int | None = None  # of its token ids: where a stop string ended it before the last of them
         self._last_word: CompletionOutput | None = None
+        self.booked_tokens = 0  # by token_clock.py, and when
+        self.booked_at: float | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Its tokens that count: those of its output."""
+        return self.request.num_generated if self._end is None else self._end - self.request.num_prompt_tokens
 
     def book_logprobs(self, entries: Iterable[TokenLogprobs]) -> None:
         """Those of new tokens. Tokens that came after the end of the request are not counted."""
@@ -105,20 +115,30 @@ class RequestGroup:
     """One request of a user: ``n`` samples, or the ``n`` best of ``best_of``.
 
     rid: the engine's number for it, which is its first sample's. final_only: nobody looks at it before its end.
-    grammar: its compiled constraint, held here so that it lives as long as the request.
+    grammar: its compiled constraint, held here so that it lives as long as the request. pooling: what is made of its
+    prompt, where nothing is generated.
     """
 
-    def __init__(self, params: SamplingParams, samples: Sequence[Sample], grammar: Any = None):
+    def __init__(
+        self,
+        params: SamplingParams,
+        samples: Sequence[Sample],
+        grammar: Any = None,
+        pooling: PoolingParams | None = None,
+    ):
         self.params = params
         self.grammar = grammar
+        self.pooling = pooling
         self.samples = tuple(samples)
         self.request_id = ""
         self.prompt: str | None = None
-        self.final_only = self._ranked = _ranked(params)
+        self._ranked = _ranked(params)
+        self.final_only = self._ranked or pooling is not None
         first = self.samples[0].request
         self.rid = first.rid
         self.prompt_token_ids = tuple(first.token_ids[: first.num_prompt_tokens])
         self._prompt_logprobs: list[TokenLogprobs | None] = [None] * len(self.prompt_token_ids)
+        self._hidden_sum: NDArray[np.float64] | float = 0.0
 
     @property
     def notes(self) -> Sequence[tuple[str, str, str]]:
@@ -150,6 +170,10 @@ class RequestGroup:
         """Those of the prompt tokens from ``start`` on: one chunk of the prompt, after a preemption once again."""
         self._prompt_logprobs[start : start + len(entries)] = entries
 
+    def book_pooled(self, start: int, hidden_sum: Sequence[float]) -> None:
+        """The sum over the chunk that begins at prompt token ``start``; after a preemption it starts over at 0."""
+        self._hidden_sum = np.array(hidden_sum) + (self._hidden_sum if start else 0.0)
+
     def output(self) -> RequestOutput | None:
         """What to tell the user now; None while a request is watched only at its end."""
         finished = self.finished
@@ -162,9 +186,19 @@ class RequestGroup:
             self.prompt_token_ids,
             tuple([sample.completion(index, self.params) for index, sample in enumerate(self._chosen())]),
             finished,
-            self._metrics(),
+            self.metrics(),
             self._described_prompt() if self.params.prompt_logprobs is not None else None,
+            self._embedding() if self.pooling is not None and self.pooling.task == "embed" else None,
         )
+
+    def _embedding(self) -> tuple[float, ...] | None:
+        """None for a request that was ended before its prompt was computed."""
+        if self.samples[0].request.finish_reason is not FinishReason.STOP:
+            return None
+        mean = self._hidden_sum / len(self.prompt_token_ids)
+        if self.pooling.use_activation is not False:
+            mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return tuple(mean.tolist())
 
     def _described_prompt(self) -> Sequence[TokenLogprobs | None]:
         return tuple(self._prompt_logprobs) if self.finished else Snapshot(self._prompt_logprobs)
@@ -175,7 +209,7 @@ class RequestGroup:
         ranked = sorted(self.samples, key=lambda sample: sample.merit, reverse=True)  # stable: ties stay in order
         return ranked[: self.params.n]
 
-    def _metrics(self) -> RequestMetrics:
+    def metrics(self) -> RequestMetrics:
         """The first sample's, from the group's first token to its last."""
         if len(self.samples) == 1:
             return self.samples[0].request.metrics

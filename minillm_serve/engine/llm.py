@@ -10,10 +10,17 @@ from minillm_serve.config import EngineConfig
 from minillm_serve.engine.build import build_core
 from minillm_serve.engine.core import EngineCore, EngineStats
 from minillm_serve.engine.defaults import default_sampling_params
+from minillm_serve.engine.scoring import pair, paired
 from minillm_serve.model.store import DEFAULT_MODEL
 from minillm_serve.model.tokenizer import Tokenizer
-from minillm_serve.params import RequestError, SamplingParams
-from minillm_serve.request import RequestOutput
+from minillm_serve.params import PoolingParams, RequestError, SamplingParams
+from minillm_serve.request import (
+    EmbeddingOutput,
+    EmbeddingRequestOutput,
+    RequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
+)
 from minillm_serve.seams import Seams
 
 Prompt = str | Sequence[int]
@@ -49,15 +56,16 @@ class LLM:
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        params: SamplingParams | PoolingParams | Sequence[SamplingParams | PoolingParams] | None = None,
         *,
         priority: int | Sequence[int] = 0,
         cache_salt: str | Sequence[str | None] | None = None,
     ) -> list[RequestOutput]:
         """Complete one prompt or many (text, or lists of token ids), all in one continuous batch, in the order given.
 
-        params: taken as they are; None means :meth:`get_default_sampling_params`. priority, cache_salt: see
-        :meth:`EngineCore.prepare`. Each of the three is one for all prompts, or a list with one for each.
+        params: taken as they are; None means :meth:`get_default_sampling_params`; PoolingParams: nothing is generated,
+        the prompt alone is described. priority, cache_salt: see :meth:`EngineCore.prepare`. Each of the three is one
+        for all prompts, or a list with one for each.
         Raises :class:`RequestError` before anything runs if any one of them cannot be served.
         """
         if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
@@ -90,6 +98,47 @@ class LLM:
         """
         conversations = [messages] if messages and isinstance(messages[0], dict) else list(messages)
         return self.generate([self.tokenizer.apply_chat_template(c) for c in conversations], params, **each)
+
+    def embed(
+        self, prompts: Prompt | Sequence[Prompt], pooling_params: PoolingParams | None = None, **each: Any
+    ) -> list[EmbeddingRequestOutput]:
+        """A vector for each prompt: the mean of its hidden states, of length 1 unless ``use_activation`` is False.
+
+        Further keywords are those of :meth:`generate`. Texts that say similar things point in similar directions, as
+        far as a model that was trained to continue text can tell.
+        """
+        params = pooling_params or PoolingParams()
+        if params.task != "embed":
+            raise RequestError(f"embed does the task 'embed', not {params.task!r}", "task")
+        return [
+            EmbeddingRequestOutput(
+                output.request_id,
+                EmbeddingOutput(list(output.embedding)),
+                list(output.prompt_token_ids),
+                output.num_cached_tokens,
+            )
+            for output in self.generate(prompts, params, **each)
+        ]
+
+    def score(
+        self, queries: str | Sequence[str], documents: str | Sequence[str], **each: Any
+    ) -> list[ScoringRequestOutput]:
+        """How well documents answer queries: one query for all documents, or one for each (see engine.scoring).
+
+        Further keywords are those of :meth:`generate`.
+        """
+        queries, documents = ([texts] if isinstance(texts, str) else list(texts) for texts in (queries, documents))
+        pairs = [pair(self.tokenizer, *both) for both in paired(queries, documents)]
+        outputs = self.generate([p.token_ids for p in pairs], PoolingParams(task="likelihood"), **each)
+        return [
+            ScoringRequestOutput(
+                output.request_id,
+                ScoringOutput(scored.score(output)),
+                list(output.prompt_token_ids),
+                output.num_cached_tokens,
+            )
+            for scored, output in zip(pairs, outputs, strict=True)
+        ]
 
     def _run(self, rids: list[int]) -> list[RequestOutput]:
         done: dict[int, RequestOutput] = {}

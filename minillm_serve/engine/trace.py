@@ -33,7 +33,7 @@ from minillm_serve.request import FinishReason, Request
 from minillm_serve.sched.scheduler import Scheduler
 
 SCHEMA = "minillm-trace/2"
-INPUTS = ("max_total_tokens", "seed", "priority", "cache_salt", "skip_prefix_hit", "group")
+INPUTS = ("max_total_tokens", "seed", "priority", "cache_salt", "skip_prefix_hit", "group", "prompt_only")
 """Fields of a Request, besides prompt, parameters and EOS ids, that the scheduler's decisions may depend on."""
 PLAN_PARTS = ("step", "num_tokens", "new_requests", "new_blocks", "finished", "preempted")
 QUEUES = ("running", "waiting", "free_blocks", "cached_blocks")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,26 @@ class PromptPart:
     count: int
 
 
+@dataclass(frozen=True)
+class ToldOfPrompts:
+    """What a step says about the prompts in it: see StepResult's ``prompt_logprobs`` and ``pooled``."""
+
+    logprobs: dict[int, tuple[int, tuple[TokenLogprobs, ...]]] = field(default_factory=dict)
+    pooled: dict[int, tuple[int, tuple[float, ...]]] = field(default_factory=dict)
+
+
+NOTHING_TOLD = ToldOfPrompts()
+
+
+@dataclass(frozen=True)
+class PooledPart:
+    """A stretch of one prompt whose hidden states are summed: from index ``start`` on, ``flat``: [N] indices into T."""
+
+    rid: int
+    start: int
+    flat: NDArray[np.int64]
+
+
 class PersistentBatch:
     """Runner-side state of up to ``max_num_seqs`` requests. ``guide_for`` gives the guide of a constrained one."""
 
@@ -65,6 +85,7 @@ class PersistentBatch:
         self.num_computed = np.zeros(max_num_seqs, np.int64)
         self.num_blocks = np.zeros(max_num_seqs, np.int64)
         self.sampling = SamplingState(max_num_seqs, guide_for, eos_token_ids)
+        self._pooled: dict[int, bool] = {}  # rows from which no token is drawn -> whether hidden states are wanted
         self._row: dict[int, int] = {}
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
 
@@ -90,11 +111,14 @@ class PersistentBatch:
         self.tokens[row, :count] = init.token_ids
         self.num_tokens[row], self.num_computed[row], self.num_blocks[row] = count, init.num_computed, 0
         self.sampling.insert(row, init)
+        if init.prompt_only:
+            self._pooled[row] = init.pooled
 
     def _remove(self, rids: Iterable[int]) -> None:
         for rid in rids:
             if (row := self._row.pop(rid, None)) is not None:
                 self.sampling.remove(row)
+                self._pooled.pop(row, None)
                 self._free_rows.append(row)
 
     def _flatten(self, plan: StepPlan) -> StepBatch:
@@ -108,6 +132,9 @@ class PersistentBatch:
         row_of_token = np.repeat(rows, counts)
         positions = np.arange(starts[-1]) + np.repeat(computed - starts[:-1], counts)
         blocks = self.tables[row_of_token, positions // self.block_size]
+        complete = computed + counts == self.num_tokens[rows]
+        if self._pooled:
+            complete &= [row not in self._pooled for row in rows.tolist()]
         return StepBatch(
             rids=rids,
             rows=rows,
@@ -117,7 +144,7 @@ class PersistentBatch:
             starts=starts,
             seq_lens=computed + counts,
             tables=self.tables[rows, : self.num_blocks[rows].max(initial=0)],
-            sampling=np.flatnonzero(computed + counts == self.num_tokens[rows]),
+            sampling=np.flatnonzero(complete),
         )
 
     def prompt_parts(self, batch: StepBatch) -> list[PromptPart]:
@@ -136,13 +163,23 @@ class PersistentBatch:
                 del asked[row]
         return [part for part in parts if len(part.flat)]
 
+    def pooled_parts(self, batch: StepBatch) -> list[PooledPart]:
+        """Whose hidden states this step adds up, and where they lie. Before ``book``."""
+        parts = []
+        for index, row in enumerate(batch.rows.tolist()) if self._pooled else ():
+            if self._pooled.get(row):
+                first, after = int(self.num_computed[row]), int(batch.seq_lens[index])
+                flat = np.arange(first, after) + batch.starts[index + 1] - after
+                parts.append(PooledPart(batch.rids[index], first, flat))
+        return parts
+
     def book(
         self,
         batch: StepBatch,
         sampled: NDArray[np.int64],
         forbidden: NDArray[np.bool_] | None = None,
         logprobs: Mapping[int, tuple[TokenLogprobs, ...]] | None = None,
-        prompt_logprobs: Mapping[int, tuple[int, tuple[TokenLogprobs, ...]]] | None = None,
+        told: ToldOfPrompts = NOTHING_TOLD,
     ) -> StepResult:
         """Record a finished step. sampled: [S] ids for ``batch.sampling``; forbidden: [S], where no token was left that
         the request allows: the one drawn all the same must not reach its text."""
@@ -166,11 +203,11 @@ class PersistentBatch:
                 elif new.forced:
                     tokens[rid], forced[rid] = new
                     self._replace_last(row, new.tokens)
-        told = dict(logprobs or {})
+        entries = dict(logprobs or {})
         for rid in failed:
             tokens.pop(rid, None)
-            told.pop(rid, None)
-        return StepResult(tokens, tuple(failed), told, dict(prompt_logprobs or {}), forced)
+            entries.pop(rid, None)
+        return StepResult(tokens, tuple(failed), entries, told.logprobs, forced, told.pooled)
 
     def _replace_last(self, row: int, new: tuple[int, ...]) -> None:
         """One or several tokens in place of the row's last one: the next step computes them all."""

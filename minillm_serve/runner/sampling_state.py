@@ -20,10 +20,13 @@ from minillm_serve.plan import RequestInit
 from minillm_serve.runner.constraints import Constraints, NewTokens, TokenCounts
 from minillm_serve.runner.guide import Guide
 from minillm_serve.sample.edits import LogitEdits, Penalties
+from minillm_serve.sample.logprobs import Named
 from minillm_serve.sample.masks import words_for
 from minillm_serve.sample.sampler import SampleSettings
 
 Result = TypeVar("Result")
+MAX_TOP_K = np.iinfo(np.int64).max
+LARGEST = np.finfo(np.float32).max
 
 logger = logging.getLogger("minillm.guided")
 
@@ -55,7 +58,7 @@ class SamplingState:
         self.typical_p = np.ones(max_num_seqs, np.float32)
         self.seed = np.zeros(max_num_seqs, np.int64)
         self.constraints: dict[int, Constraints] = {}
-        self.logprobs: dict[int, int] = {}  # row -> how many likeliest tokens to name; only rows that asked
+        self.logprobs: dict[int, Named] = {}  # row -> which tokens to name beside the drawn one; only rows that asked
         self.prompt_logprobs: dict[int, tuple[int, int]] = {}  # row -> the same, and the prompt's length
         self._guide_for = guide_for
         self._eos_token_ids = eos_token_ids
@@ -66,10 +69,11 @@ class SamplingState:
     def insert(self, row: int, init: RequestInit) -> None:
         """Take a request in. What it had generated before a preemption is booked again."""
         params = init.params
-        self.temperature[row], self.top_k[row], self.top_p[row] = params.temperature, params.top_k, params.top_p
+        self.temperature[row], self.top_p[row] = params.temperature, params.top_p
+        self.top_k[row] = min(params.top_k, MAX_TOP_K)  # beyond any vocabulary it keeps every token
         self.min_p[row], self.typical_p[row], self.seed[row] = params.min_p, params.typical_p, init.seed
         if params.logprobs is not None:
-            self.logprobs[row] = params.logprobs
+            self.logprobs[row] = params.logprob_token_ids or params.logprobs
         if params.prompt_logprobs is not None:
             self.prompt_logprobs[row] = params.prompt_logprobs, init.num_prompt_tokens
         if _needs_constraints(params):
@@ -199,7 +203,8 @@ def _penalties(seen: Sequence[tuple[int, TokenCounts, SamplingParams]]) -> Penal
     sizes = [len(counts.tokens) for _, counts, _ in seen]
 
     def each(values: Iterable[float]) -> torch.Tensor:
-        return torch.from_numpy(np.repeat(np.array(list(values), np.float32), sizes))
+        finite = np.minimum(list(values), LARGEST).astype(np.float32)
+        return torch.from_numpy(np.repeat(finite, sizes))
 
     return Penalties(
         rows=torch.from_numpy(np.repeat([at for at, _, _ in seen], sizes)),

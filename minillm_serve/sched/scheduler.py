@@ -198,6 +198,7 @@ class Scheduler:
             request.seed,
             cached,
             request.max_total_tokens,
+            request.prompt_only,
         )
 
     def _preempt_last(self) -> int:
@@ -243,6 +244,9 @@ class Scheduler:
                     self._append(request, token)
                     if request.finish_reason is not None:
                         break
+            elif request.prompt_only and request.num_computed == len(request.token_ids):
+                request.finish_reason = FinishReason.STOP
+                changed.append(request)
             if rid in failed:
                 request.finish_reason = FinishReason.ERROR
                 if rid not in sampled:
