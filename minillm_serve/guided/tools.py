@@ -1,4 +1,4 @@
-"""OpenAI tool calls as a constraint, and reading them back.
+"""OpenAI tool calls as a constraint; for reading them back see :mod:`minillm_serve.guided.tool_stream`.
 
 Two formats of the generated text: ``hermes``, each call as ``<tool_call>\\n{"name": ..., "arguments": {...}}\\n
 </tool_call>`` (NousResearch's and Qwen's chat templates), and ``json``, an array of such objects, or one object where
@@ -8,7 +8,6 @@ tell from a call.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ FORMATS = ("hermes", "json")
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 MAX_TOOLS = 128
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+TOOL_NAME = "[a-zA-Z0-9_-]{1,64}"
+_NAME = re.compile(TOOL_NAME)
 _PLACE = re.compile(r"/tags/([0-9]+)/content/json_schema(.*)", re.DOTALL)
 
 
@@ -31,14 +31,6 @@ class Tool:
 
     name: str
     parameters: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call that was generated; ``arguments`` is JSON text, as it was written."""
-
-    name: str
-    arguments: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class ToolConstraint:
         number = int(found[1])
         place = f"{error.keyword!r} at {found[2] or '(root)'!r}"
         problem = f"the parameters of the tool {self.tools[number].name!r} cannot be enforced: {place}: {error.problem}"
-        return RequestError(problem, f"tools[{number}].function.parameters")
+        return RequestError(problem, f"tools.{number}.function.parameters")
 
 
 def tool_constraint(
@@ -70,7 +62,7 @@ def tool_constraint(
 
     tools, tool_choice (``auto``, ``required``, ``none`` or one function), parallel_tool_calls: as in OpenAI's Chat
     Completions API. A tool whose ``strict`` is false takes any object for its arguments. Raises :class:`RequestError`
-    that names the field, such as ``tools[1].function.name``.
+    that names the field, such as ``tools.1.function.name``.
     """
     if format not in FORMATS:
         raise RequestError(f"the format of tool calls is one of {', '.join(FORMATS)}, got {format!r}", "tools")
@@ -94,9 +86,9 @@ def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[Tool]:
         raise RequestError(f"{len(tools)} tools are more than {MAX_TOOLS}", "tools")
     found: dict[str, Tool] = {}
     for number, raw in enumerate(tools):
-        tool = _read_tool(raw, f"tools[{number}]")
+        tool = _read_tool(raw, f"tools.{number}")
         if tool.name in found:
-            raise RequestError(f"two tools have the name {tool.name!r}", f"tools[{number}].function.name")
+            raise RequestError(f"two tools have the name {tool.name!r}", f"tools.{number}.function.name")
         found[tool.name] = tool
     return list(found.values())
 
@@ -128,7 +120,7 @@ def _choice(tool_choice: Any, tools: list[Tool]) -> tuple[bool, list[Tool]]:
             raise RequestError("tool_choice 'required' needs at least one tool", "tools")
         return True, tools
     function = tool_choice.get("function") if isinstance(tool_choice, Mapping) else None
-    if not isinstance(function, Mapping) or tool_choice.get("type") != "function":
+    if not isinstance(function, Mapping) or tool_choice.get("type", "function") != "function":
         expected = '\'auto\', \'required\', \'none\' or {"type": "function", "function": {"name": ...}}'
         raise RequestError(f"tool_choice must be {expected}, got {str(tool_choice)[:80]!r}", "tool_choice")
     named = [tool for tool in tools if tool.name == function.get("name")]
@@ -148,7 +140,8 @@ def _tag(tool: Tool, before: str, after: str) -> dict[str, Any]:
 def _hermes(tools: list[Tool], needed: bool, one: bool) -> dict[str, Any]:
     tags = [_tag(tool, f"{OPEN}\n", f"\n{CLOSE}") for tool in tools]
     if needed:
-        several = {"tags": tags, "separator": "\n", "at_least_one": True, "stop_after_first": one}
+        # Nothing between calls (vLLM's choice): a model to which a newline comes naturally would owe another call.
+        several = {"tags": tags, "separator": "", "at_least_one": True, "stop_after_first": one}
         return {"type": "tags_with_separator", **several}
     return {"type": "triggered_tags", "triggers": [OPEN], "tags": tags, "stop_after_first": one}
 
@@ -164,83 +157,3 @@ def _json(tools: list[Tool], needed: bool, one: bool) -> dict[str, Any]:
 
 def _constant(text: str) -> dict[str, str]:
     return {"type": "const_string", "value": text}
-
-
-# -- reading calls back ------------------------------------------------------------------------------------------------
-
-
-def parse_tool_calls(text: str, format: str = "hermes") -> tuple[str | None, list[ToolCall]]:
-    """What a model wrote -> (free text or None, calls in order). What is no complete call stays in the free text."""
-    if format not in FORMATS:
-        raise ValueError(f"the format of tool calls is one of {', '.join(FORMATS)}, got {format!r}")
-    content, calls = _parse_json(text) if format == "json" else _parse_hermes(text)
-    return content.strip() or None, calls
-
-
-def _parse_json(text: str) -> tuple[str, list[ToolCall]]:
-    start = _skip_space(text, 0)
-    if text[start : start + 1] != "[":
-        call, end = _read_call(text, start)
-        return ("", [call]) if call is not None and _skip_space(text, end) == len(text) else (text, [])
-    calls: list[ToolCall] = []
-    at = _skip_space(text, start + 1)
-    while text[at : at + 1] != "]":
-        call, at = _read_call(text, at)
-        at = _skip_space(text, at)
-        if call is None or text[at : at + 1] not in (",", "]"):
-            return text, []
-        calls.append(call)
-        if text[at] == ",":
-            at = _skip_space(text, at + 1)
-    return ("", calls) if _skip_space(text, at + 1) == len(text) else (text, [])
-
-
-def _parse_hermes(text: str) -> tuple[str, list[ToolCall]]:
-    content, calls, at = [], [], 0
-    while (opened := text.find(OPEN, at)) >= 0:
-        call, end = _read_call(text, _skip_space(text, opened + len(OPEN)))
-        end = _skip_space(text, end)
-        if call is None or not text.startswith(CLOSE, end):
-            content.append(text[at : opened + len(OPEN)])
-            at = opened + len(OPEN)
-            continue
-        calls.append(call)
-        content.append(text[at:opened].rstrip() if not text[at:opened].strip() else text[at:opened])
-        at = end + len(CLOSE)
-    return "".join([*content, text[at:]]), calls
-
-
-def _read_call(text: str, at: int) -> tuple[ToolCall | None, int]:
-    """The object {"name": ..., "arguments": {...}} that stands at ``at``, and where it ends."""
-    if text[at : at + 1] != "{":
-        return None, at
-    members: dict[str, str] = {}
-    place = _skip_space(text, at + 1)
-    try:
-        while text[place : place + 1] == '"':
-            key, place = _decoder.raw_decode(text, place)
-            place = _skip_space(text, place)
-            if text[place : place + 1] != ":":
-                return None, at
-            start = _skip_space(text, place + 1)
-            _, end = _decoder.raw_decode(text, start)
-            members[key] = text[start:end]
-            place = _skip_space(text, end)
-            if text[place : place + 1] != ",":
-                break
-            place = _skip_space(text, place + 1)
-    except (ValueError, RecursionError):
-        return None, at
-    name, arguments = members.get("name", ""), members.get("arguments", members.get("parameters", ""))
-    if text[place : place + 1] != "}" or not name.startswith('"') or not arguments.startswith("{"):
-        return None, at
-    return ToolCall(json.loads(name), arguments), place + 1
-
-
-_decoder = json.JSONDecoder()
-
-
-def _skip_space(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at

@@ -6,19 +6,24 @@ Imports neither torch nor transformers, so it starts in milliseconds.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, KeysView, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from jinja2 import TemplateError
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from minillm_serve.config import ConfigError
+from minillm_serve.model.chat_template import ChatTemplate, Conversation
+from minillm_serve.model.control_tokens import ControlTokens, unused_characters, without
+from minillm_serve.model.template_bounds import Limits
+from minillm_serve.model.template_process import render_apart
 from minillm_serve.params import RequestError
+
+# The library keeps the GIL while it encodes a single text: seconds for a long one, in which no other thread gets a
+# turn. For a batch it lets go of it, but its own few threads do the work one after the other.
+LONG_TEXT_CHARS = 2048
 
 
 class Tokenizer:
@@ -39,17 +44,12 @@ class Tokenizer:
         self.backend.encode_special_tokens = True
         self.eos_token_ids = frozenset(eos_token_ids)
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        self._control = {token.content: id for id, token in backend.get_added_tokens_decoder().items() if token.special}
-        self._template_tokens = template_tokens or {}
-        self._template = None
+        added = backend.get_added_tokens_decoder()
+        self._control = ControlTokens({token.content: id for id, token in added.items() if token.special})
+        self.template_tokens = template_tokens or {}
+        self.chat_template: ChatTemplate | None = None
         if chat_template is not None:
-            environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-            environment.globals["raise_exception"] = _raise_exception
-            environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-            try:
-                self._template = environment.from_string(chat_template)
-            except TemplateError as error:
-                raise ConfigError(f"the model's chat template does not compile: {error}") from error
+            self.chat_template = ChatTemplate(chat_template, self.template_tokens)
 
     @classmethod
     def from_folder(cls, folder: str | Path, eos_token_ids: Iterable[int] = ()) -> Tokenizer:
@@ -67,18 +67,23 @@ class Tokenizer:
             raise ConfigError(f"{path} is not a tokenizer: {error}") from error
         settings_path, template_path = folder / "tokenizer_config.json", folder / "chat_template.jinja"
         settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
-        template = settings.get("chat_template")
+        template = _default_template(settings.get("chat_template"))
         if template_path.is_file():
             template = template_path.read_text(encoding="utf-8")
         named = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         eos = set(eos_token_ids)
         if named["eos_token"] is not None and (id := backend.token_to_id(named["eos_token"])) is not None:
             eos.add(id)
-        return cls(backend, eos, template if isinstance(template, str) else None, named)
+        return cls(backend, eos, template, named)
+
+    @property
+    def control_tokens(self) -> KeysView[str]:
+        """The texts of the tokens that only a template may write."""
+        return self._control.ids.keys()
 
     @property
     def has_chat_template(self) -> bool:
-        return self._template is not None
+        return self.chat_template is not None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it count as text. Raises :class:`RequestError`."""
@@ -90,7 +95,9 @@ class Tokenizer:
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         try:
-            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+            if len(text) <= LONG_TEXT_CHARS:
+                return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+            return self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
         except (UnicodeEncodeError, TypeError) as error:
             raise RequestError("the text holds a lone surrogate, which no UTF-8 text can", "prompt") from error
 
@@ -100,8 +107,6 @@ class Tokenizer:
 
     def apply_chat_template(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool = True) -> list[int]:
         """Token ids of a conversation: ``[{"role": ..., "content": text}, ...]``. Raises :class:`RequestError`."""
-        if self._template is None:
-            raise RequestError("this model has no chat template: use plain completions", "messages")
         if not messages:
             raise RequestError("messages must hold at least one message", "messages")
         for index, message in enumerate(messages):
@@ -109,47 +114,55 @@ class Tokenizer:
                 raise RequestError("each message needs a role", f"messages.{index}.role")
             if not isinstance(message.get("content"), str):
                 raise RequestError("each message needs a text content", f"messages.{index}.content")
-        # A mark inside every control token that a user wrote keeps it apart from those the template writes.
-        mark = _unused_character(messages)
-        marked = [
-            {key: self._mark(value, mark) if isinstance(value, str) else value for key, value in message.items()}
-            for message in messages
-        ]
-        try:
-            rendered = self._template.render(
-                messages=marked, add_generation_prompt=add_generation_prompt, **self._template_tokens
-            )
-        except SecurityError as error:
-            raise ConfigError(f"the model's chat template tries to leave its sandbox: {error}") from error
-        except TemplateError as error:
-            raise RequestError(f"the chat template refuses these messages: {error}", "messages") from error
+        return self.render(Conversation(messages, add_generation_prompt=add_generation_prompt))
+
+    def render(
+        self, conversation: Conversation, template: ChatTemplate | str | None = None, limits: Limits | None = None
+    ) -> list[int]:
+        """Token ids of a conversation. Raises :class:`RequestError`.
+
+        template: instead of the model's own; as text it is a stranger's, and runs in a process of its own.
+        """
+        template = template or self.chat_template
+        if template is None:
+            raise RequestError("this model has no chat template: use plain completions", "messages")
+        strings = (conversation.messages, conversation.tools, conversation.documents, conversation.variables)
+        mark, end_mark = islice(unused_characters(strings), 2)
+        guarded = self._guarded(conversation, mark)
+        limits = limits or Limits()
+        if isinstance(template, str):
+            text = render_apart(template, self.template_tokens, guarded, end_mark, limits)
+        else:
+            text = template.render(guarded, end_mark, limits)
+        return self._encode_rendered(text, mark)
+
+    def _guarded(self, conversation: Conversation, mark: str) -> Conversation:
+        guard = self._control.guard
+        return replace(
+            conversation,
+            messages=[self._control.guard_message(message, mark) for message in conversation.messages],
+            tools=guard(conversation.tools, mark),
+            documents=guard(conversation.documents, mark),
+            variables=guard(conversation.variables, mark),
+        )
+
+    def _encode_rendered(self, text: str, mark: str) -> list[int]:
         ids: list[int] = []
-        for piece in self._split_control(rendered):
-            if piece in self._control:
-                ids.append(self._control[piece])
+        for piece in self._control.split(text):
+            if (control := self._control.ids.get(piece)) is not None:
+                ids.append(control)
             elif piece:
-                ids.extend(self.encode(piece.replace(mark, "")))
+                ids.extend(self.encode(without(piece, mark)))
         return ids
 
-    def _split_control(self, text: str) -> list[str]:
-        if not self._control:
-            return [text]
-        longest_first = sorted(self._control, key=len, reverse=True)
-        return re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
 
-    def _mark(self, text: str, mark: str) -> str:
-        return "".join(p[0] + mark + p[1:] if p in self._control else p for p in self._split_control(text))
-
-
-def _unused_character(messages: Sequence[dict[str, Any]]) -> str:
-    """A private-use character that no message holds."""
-    text = "".join(value for message in messages for value in message.values() if isinstance(value, str))
-    return next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text)
+def _default_template(found: Any) -> str | None:
+    """Some models have several templates, each with a name."""
+    if isinstance(found, list):
+        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
 
 
 def _content(value: Any) -> str | None:
     return value.get("content") if isinstance(value, dict) else value
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)

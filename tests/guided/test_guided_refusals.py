@@ -19,6 +19,9 @@ UNSUPPORTED: dict[str, Any] = {
     "uniqueItems": {"type": "array", "uniqueItems": True, "items": {"type": "object"}},
     "not": {"not": {"type": "array", "uniqueItems": True}},
     "$ref": {"$ref": "https://example.org/elsewhere"},
+    "minLength": {"type": "string", "minLength": 10**9 + 1},
+    "minItems": {"type": "array", "minItems": 2**64},
+    "minProperties": {"type": "object", "minProperties": 2**31},
 }
 
 

@@ -25,6 +25,7 @@ from minillm_serve.guided.text.formats import FORMATS
 from minillm_serve.guided.text.number_sets import number_is_empty
 
 MAX_CONSTANT_CHARS = 400_000
+MAX_LEAST = 10**9  # below what costs can tell apart: a text has a byte for each, so nothing longer is ever finished
 
 
 class Reading(Graph, Protocol):
@@ -44,6 +45,8 @@ class Reading(Graph, Protocol):
 def read_counts(graph: Reading, raw: dict, least: str, most: str, path: str) -> tuple[int, int | None]:
     """A pair of bounds such as minLength and maxLength."""
     low, high = read_count(raw, least, path) or 0, read_count(raw, most, path)
+    if low > MAX_LEAST:
+        raise SchemaError(least, pointer(path, least), f"more than {MAX_LEAST} are never reached")
     if high is not None and low > high:
         graph.blame(least, pointer(path, least), f"{least} {low} is greater than {most} {high}")
     return low, high
