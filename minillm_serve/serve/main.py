@@ -4,96 +4,74 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
-import os
 import signal
 import socket
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
-import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
-from minillm_serve.config import ConfigError, EngineConfig
 from minillm_serve.engine.async_engine import AsyncEngine
 from minillm_serve.model.store import DEFAULT_MODEL
 from minillm_serve.serve.api import create_app
-from minillm_serve.serve.flags import ENGINE_FLAGS, SERVER_FLAGS, add_flags, engine_config, server_settings
-from minillm_serve.serve.settings import ServerSettings
-
-# Idle connections close within this time; only what still runs afterwards is cancelled.
-MIN_SHUTDOWN_S = 0.2
+from minillm_serve.serve.flag_docs import PrintTable
+from minillm_serve.serve.flags import ALL_FLAGS, GROUPS, add_flags, engine_config, place, server_settings
+from minillm_serve.serve.foreign_flags import add_foreign_flags
+from minillm_serve.serve.http.config import allow_open_files, http_config
+from minillm_serve.serve.lifecycle.server import EXIT_S, Server, end_process_if_computing, end_process_within
+from minillm_serve.serve.lifecycle.slot import EngineSlot
+from minillm_serve.serve.listening import bind, url_of
+from minillm_serve.serve.observe.logs import logging_to
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``minillm serve``."""
+    parser.usage = "minillm serve [MODEL] [FLAG ...]"
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL",
                         help="known name, local model folder or .gguf file (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="TCP port, 0 for a free one (default: %(default)s)")
-    parser.add_argument("--served-model-name", nargs="+", metavar="NAME",
-                        help="what clients call the model; further names are aliases (default: MODEL)")  # fmt: skip
-    add_flags(parser, ENGINE_FLAGS, EngineConfig)
-    add_flags(parser, SERVER_FLAGS, ServerSettings)
-    parser.add_argument("--trace-file", type=Path, help="write every engine step to this JSON file at the end")
+    for title, owner, flags in GROUPS:
+        add_flags(parser.add_argument_group(title), flags, owner)
+    parser.add_argument("--flags-table", action=PrintTable, nargs=0, help="print FLAGS.md and end")
+    add_foreign_flags(parser, ALL_FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C; returns 0. Raises ConfigError on what cannot work, before the model is loaded."""
-    _check(args)
-    listening = bind(args.host, args.port)
-    with listening:
-        config, settings = engine_config(args.model, args), server_settings(args)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        engine = AsyncEngine.from_config(config, trace_file=args.trace_file)
-        names = tuple(dict.fromkeys(args.served_model_name or (args.model,)))
-        app = create_app(engine, names, settings)
-        grace = max(settings.shutdown_timeout, MIN_SHUTDOWN_S)
-        uvicorn_config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=grace
-        )
-        server = _Server(uvicorn_config, f"{names[0]} ready at {_url(listening)}/v1")
+    """Serve until SIGTERM or Ctrl-C; returns 0, or 1 when the engine was lost. For a process of its own: it ends it.
+
+    Raises ConfigError on what cannot work, before the model is loaded.
+    """
+    where = place(args)
+    config, settings = engine_config(args.model, args), server_settings(args)
+    with bind(where.host, where.port) as listening, logging_to(form=settings.log_format, level=settings.log_level):
+        names, load = where.served_model_name, partial(AsyncEngine.from_config, config, where.trace_file)
+        slot = EngineSlot.holding(load()) if settings.load == "eager" else EngineSlot(load)
+        allow_open_files(settings.max_connections)
+        app = create_app(slot, names, settings)
+        app.state.limits.warn_if_open(where.host)
+        uvicorn_config = http_config(app, settings, log_config=None)
+        server = Server(uvicorn_config, app.state.lifecycle, settings, _announcer(names[0], url_of(listening)))
         for number in HANDLED_SIGNALS:
-            signal.signal(number, server.handle_exit)  # uvicorn raises the signal again when done: that ends here
-        asyncio.run(server.serve(sockets=[listening]))
-    return 0
+            signal.signal(number, server.handle_exit)  # also before and after uvicorn sets it
+        asyncio.run(_serve(server, listening))
+        end_process_if_computing(server.exit_code)
+    return server.exit_code
 
 
-class _Server(uvicorn.Server):
-    """Says one line when requests will be answered."""
-
-    def __init__(self, config: uvicorn.Config, ready: str):
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        print(f"minillm serve: {self._ready} (Ctrl-C ends it)", flush=True)
+async def _serve(server: Server, listening: socket.socket) -> None:
+    await server.serve(sockets=[listening])
+    end_process_within(EXIT_S, server.exit_code)
 
 
-def _check(args: argparse.Namespace) -> None:
-    if not 0 <= args.port <= 65535:
-        raise ConfigError(f"--port must be between 0 and 65535, got {args.port}")
-    if args.trace_file is not None and not args.trace_file.absolute().parent.is_dir():
-        raise ConfigError(f"--trace-file: the folder {args.trace_file.parent} does not exist")
+def _announcer(name: str, url: str) -> Callable[[str], None]:
+    """What says on stdout how the start goes, one line for each state that a user waits for."""
+    lines = {
+        "loading": f"listening at {url}, loading {name}",
+        "not loaded": f"listening at {url}/v1; the first request loads {name}",
+        "ready": f"{name} ready at {url}/v1 (Ctrl-C ends it)",
+    }
 
+    def announce(status: str) -> None:
+        if status in lines:
+            print(f"minillm serve: {lines[status]}", flush=True)
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: a busy port is found out before the model is loaded."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say they are TCP, and without it
-    # each small write of a stream can wait 40 ms for an acknowledgement.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if os.name == "posix":  # elsewhere the option would let two servers share the port
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        reason = error.strerror or error
-        raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from error
-    return bound
-
-
-def _url(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return announce

@@ -16,6 +16,7 @@ from minillm_serve.config import EngineConfig
 from minillm_serve.engine.async_engine import AsyncEngine
 from minillm_serve.engine.core import StepStats
 from minillm_serve.serve.api import create_app
+from minillm_serve.serve.http.config import http_config
 from minillm_serve.serve.main import bind
 from minillm_serve.serve.settings import ServerSettings
 
@@ -27,11 +28,12 @@ class LiveServer:
 
     def __init__(self, config: EngineConfig, names: tuple[str, ...] = ("tiny", "tiny-alias"), **settings: Any):
         self.engine = AsyncEngine.from_config(config)
-        self.app = create_app(self.engine, names, ServerSettings(**settings))
+        given = ServerSettings(**settings)
+        self.app = create_app(self.engine, names, given)
         self._socket = bind("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", access_log=False, lifespan="on"))
+        self._server = uvicorn.Server(http_config(self.app, given, log_level="error"))
         self._thread = threading.Thread(target=self._run, name="live-server", daemon=True)
         self.http = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
 

@@ -3,16 +3,85 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from dead_end import DeadEnd
-from live_server import LiveServer, wait_until
+from live_server import LiveServer, metric_in, wait_until
+from serve_process import posix, serving
 
 from minillm_serve.config import EngineConfig
 from minillm_serve.params import StructuredOutputsParams
 
 BODY = {"prompt": "Hello", "max_tokens": 500, "ignore_eos": True, "temperature": 0}
+
+
+# The command with an engine that goes wrong at its fourth step: argv[1] says how, the rest is the command's.
+FAULTY = """
+import sys, time
+from minillm_serve.cli import main
+from minillm_serve.engine.core import EngineCore
+
+step, steps = EngineCore.step, []
+
+def faulty(core):
+    steps.append(1)
+    if len(steps) > 3:
+        if fault == "dies":
+            raise RuntimeError("secret reason")
+        time.sleep(3600)
+    return step(core)
+
+fault = sys.argv.pop(1)
+EngineCore.step = faulty
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def read_stream(url: str) -> list[str]:
+    with httpx.stream("POST", f"{url}/v1/completions", json=BODY | {"stream": True}, timeout=30) as stream:
+        return [event.removeprefix("data: ") for event in stream.read().decode().strip().split("\n\n")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "flags"), [("dies", ()), ("hangs", ("--step-timeout", "0.5"))], ids=["dies", "hangs"]
+)
+def test_a_lost_engine_ends_the_process_after_telling_its_clients(
+    tiny_model_dir: Path, fault: str, flags: tuple[str, ...]
+):
+    command = (sys.executable, "-c", FAULTY, fault, "serve")
+    with serving(str(tiny_model_dir), *flags, command=command) as (process, url):
+        *chunks, error, done = read_stream(url)
+        assert len(chunks) == 3 and json.loads(error)["error"]["code"] == 503 and done == "[DONE]"
+        assert process.wait(30) == 1, "a supervisor must see that it failed"
+        assert ("secret reason" if fault == "dies" else "--step-timeout") in process.stderr.read()
+
+
+def test_it_can_stay_to_say_so(tiny_model_dir: Path):
+    command = (sys.executable, "-c", FAULTY, "dies", "serve")
+    with serving(str(tiny_model_dir), "--keep-alive-on-engine-death", command=command) as (process, url):
+        assert read_stream(url)[-1] == "[DONE]"
+        for path in ("/health", "/ready", "/v1/models"):
+            response = httpx.get(f"{url}{path}", timeout=30)
+            assert response.status_code == 503 and "secret" not in response.text
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+@posix
+def test_a_step_that_never_ends_does_not_keep_a_process_that_was_told_to_end(tiny_model_dir: Path):
+    command = (sys.executable, "-c", FAULTY, "hangs", "serve")
+    with serving(str(tiny_model_dir), command=command) as (process, url), ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read_stream, url)
+        wait_until(lambda: "generation_tokens_total" in httpx.get(f"{url}/metrics", timeout=30).text)
+        wait_until(lambda: metric_in(httpx.get(f"{url}/metrics", timeout=30).text, "generation_tokens_total") == 3)
+        process.terminate()
+        assert json.loads(reading.result()[-2])["error"]["code"] == 503
+        assert process.wait(30) == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 
@@ -12,41 +11,58 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Scope
 
 from minillm_serve.engine.async_engine import EngineBusyError, EngineDeadError
 from minillm_serve.params import RequestError
+from minillm_serve.serve.http.hygiene import clean
+
+ErrorWriter = Callable[[Exception], Response]
 
 MAX_MESSAGE_CHARS = 1000
 CLIENT_CLOSED_REQUEST = 499
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b")
+RETRY_AFTER_S = 1
 _TYPES = {
     400: "BadRequestError",
+    401: "AuthenticationError",
     404: "NotFoundError",
     405: "MethodNotAllowedError",
+    408: "RequestTimeoutError",
     413: "RequestTooLargeError",
     415: "UnsupportedMediaTypeError",
+    429: "RateLimitError",
+    431: "RequestHeaderFieldsTooLargeError",
     500: "InternalServerError",
     503: "ServiceUnavailableError",
+    504: "DeadlineExceededError",
 }
 
 
 class ApiError(Exception):
-    """An answer other than 200. ``param`` is the dotted path of the field at fault."""
+    """An answer other than 200. ``param`` is the dotted path of the field at fault, ``reason`` which limit was met."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None):
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+        reason: str | None = None,
+    ):
         super().__init__(message)
         self.status = status
         self.param = param
         self.headers = headers
+        self.reason = reason
 
 
 def error_body(status: int, message: str, param: str | None = None) -> dict[str, dict[str, str | int | None]]:
     """``{"error": {"message", "type", "param", "code"}}``, a few kB at most whatever the message quotes."""
     return {
         "error": {
-            "message": _clean(message, MAX_MESSAGE_CHARS),
+            "message": clean(message, MAX_MESSAGE_CHARS),
             "type": _TYPES.get(status, "APIError"),
-            "param": None if param is None else _clean(param, 200),
+            "param": None if param is None else clean(param, 200),
             "code": status,
         }
     }
@@ -55,7 +71,11 @@ def error_body(status: int, message: str, param: str | None = None) -> dict[str,
 def error_response(
     status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    return JSONResponse(error_body(status, message, param), status, headers)
+    """The one shape; a 503 that does not say when to come again says: in a second."""
+    response = JSONResponse(error_body(status, message, param), status, headers)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers.setdefault("retry-after", str(RETRY_AFTER_S))
+    return response
 
 
 @contextmanager
@@ -75,7 +95,7 @@ def describe(error: Exception) -> tuple[int, str, str | None]:
     if isinstance(error, RequestError):
         return 400, str(error), error.param
     if isinstance(error, EngineDeadError):
-        return 503, "the engine is not running; the request was not completed", None
+        return 503, "the engine has stopped; the request was not completed", None
     if isinstance(error, EngineBusyError):
         return 503, str(error), None
     return 500, "the server failed on this request; its log says why", None
@@ -91,11 +111,21 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
 
 
-def _on_known_error(request: Request, error: Exception) -> JSONResponse:
+def answer(scope: Scope, error: Exception) -> Response:
+    """What a request is told of ``error``: in our shape, or as ``scope["state"]["error_writer"]`` writes it (TGI)."""
+    writer: ErrorWriter = scope.get("state", {}).get("error_writer", _write)
+    return writer(error)
+
+
+def _write(error: Exception) -> Response:
     return error_response(*describe(error), headers=getattr(error, "headers", None))
 
 
-def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+def _on_known_error(request: Request, error: Exception) -> Response:
+    return answer(request.scope, error)
+
+
+def _on_http_exception(request: Request, error: HTTPException) -> Response:
     """The router's own refusals: no such path, no such method."""
     path = request.scope["path"][:200]
     message = str(error.detail)
@@ -104,14 +134,8 @@ def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another one")
         message = f"{path} does not answer to {request.method[:20]}; expected: {allowed}"
-    return error_response(error.status_code, message, headers=dict(error.headers or {}))
+    return answer(request.scope, ApiError(error.status_code, message, headers=dict(error.headers or {})))
 
 
 def _on_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody is there to read it
-
-
-def _clean(text: str, limit: int) -> str:
-    """Short, valid UTF-8 and without memory addresses."""
-    text = _ADDRESS.sub("0x…", text.encode("utf-8", "replace").decode("utf-8"))
-    return text if len(text) <= limit else text[: limit - 1] + "…"

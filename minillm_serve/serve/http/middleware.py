@@ -10,7 +10,8 @@ import uuid
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minillm_serve.serve.caller import Caller
-from minillm_serve.serve.http.errors import describe, error_response
+from minillm_serve.serve.http.errors import ApiError, answer
+from minillm_serve.serve.observe.trace_context import trace_context
 
 logger = logging.getLogger("minillm.serve")
 # What may travel into ids, headers and logs as it came; anything else is replaced.
@@ -28,25 +29,28 @@ class CallerMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["caller"] = Caller(request_id)
+        scope.setdefault("state", {})["caller"] = caller = Caller(request_id, trace=trace_context(scope["headers"]))
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message = message | {"headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+                known_as = scope["state"]["caller"].request_id.encode()  # a body may have named the request
+                message = message | {"headers": [*message["headers"], (b"x-request-id", known_as)]}
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:  # the server is ending and this request's time is up
             if not started:
-                await error_response(503, "the server is shutting down")(scope, receive, send_with_id)
+                await answer(scope, ApiError(503, "the server is shutting down"))(scope, receive, send_with_id)
         except Exception as error:
             logger.exception("request %s failed", request_id)
             if not started:
-                await error_response(*describe(error))(scope, receive, send_with_id)
+                await answer(scope, error)(scope, receive, send_with_id)
+        finally:
+            caller.end()
 
 
 def _request_id(scope: Scope) -> str:

@@ -19,16 +19,20 @@ from starlette.types import Receive, Scope, Send
 Item = TypeVar("Item")
 
 DONE = b"data: [DONE]\n\n"
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+MAX_ARRIVED = 64
+encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 def event(content: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    return f"data: {_encode(content)}\n\n".encode()
+    return f"data: {encode_json(content)}\n\n".encode()
 
 
 class EventStream(Response):
-    """Sends the events of an async generator; closes it when it ends, fails, or the client disconnects."""
+    """Sends the events of an async generator; closes it when it ends, fails, or the client disconnects.
+
+    The status goes out with the first event: what fails before it (the queue, the deadline) is an error like any other.
+    """
 
     media_type = "text/event-stream"
 
@@ -43,7 +47,9 @@ class EventStream(Response):
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._events) as events:
+            first = await anext(events, b"")
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
             async for data in events:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -71,13 +77,16 @@ async def answer_or_disconnect(request: Request, work: Awaitable[Item]) -> Item:
 
 
 async def merged(streams: Sequence[AsyncGenerator[Item]]) -> AsyncIterator[tuple[int, Item]]:
-    """The items of several streams as they come, each with its stream's index. Closing it closes them all."""
+    """The items of several streams as they come, each with its stream's index. Closing it closes them all.
+
+    A reader that falls behind makes the streams wait: at most MAX_ARRIVED items are held for it.
+    """
     if len(streams) == 1:
         async with aclosing(streams[0]) as items:
             async for item in items:
                 yield 0, item
         return
-    arrived: asyncio.Queue[tuple[int, Item] | None] = asyncio.Queue()
+    arrived: asyncio.Queue[tuple[int, Item] | None] = asyncio.Queue(MAX_ARRIVED)
     pumps = [asyncio.ensure_future(_pump(index, stream, arrived)) for index, stream in enumerate(streams)]
     try:
         open_streams = len(pumps)
@@ -100,9 +109,13 @@ async def _pump(index: int, stream: AsyncGenerator[Item], into: asyncio.Queue[tu
     try:
         async with aclosing(stream) as items:
             async for item in items:
-                into.put_nowait((index, item))
-    finally:
-        into.put_nowait(None)
+                await into.put((index, item))
+    except asyncio.CancelledError:  # nobody reads any more
+        raise
+    except BaseException:
+        await into.put(None)
+        raise
+    await into.put(None)
 
 
 async def _disconnected(receive: Receive) -> None:

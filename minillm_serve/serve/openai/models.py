@@ -7,17 +7,19 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from minillm_serve.serve.openai.answers import ModelCard, ModelList
+from minillm_serve.serve.openai.openapi import answers
 from minillm_serve.serve.service import Service
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Both of them, on ``app``."""
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=answers(ModelList))
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [model_card(service, name) for name in service.names]}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", responses=answers(ModelCard))
     async def model(name: str) -> dict[str, Any]:
         service.check_model(name)
         return model_card(service, name)

@@ -11,39 +11,22 @@ from typing import Any
 from minillm_serve.params import RequestError
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "use_beam_search": (False,),
     "length_penalty": (1.0,),
-    "presence_penalty": (0.0,),
-    "frequency_penalty": (0.0,),
-    "repetition_penalty": (1.0,),
-    "min_p": (0.0,),
-    "min_tokens": (0,),
-    "logit_bias": ({},),
-    "allowed_token_ids": (),
-    "bad_words": ([],),
-    "logprobs": (False,),
+    "watermarking": (False,),
     "top_logprobs": (0,),
-    "prompt_logprobs": (),
-    "logprob_token_ids": (),
-    "return_tokens_as_token_ids": (False,),
-    "echo": (False,),
     "suffix": (),
-    "include_stop_str_in_output": (False,),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
-    "truncate_prompt_tokens": (),
-    "truncation_side": (),
-    "prompt_embeds": (),
-    "add_special_tokens": (),
+    "spaces_between_special_tokens": (True, False),  # means nothing for the tokenizers that this server reads
+    "prompt_embeds": ([],),
+    "return_prompt_text": (False,),
     "tools": (),
     "tool_choice": ("none",),
     "parallel_tool_calls": (True, False),
     "functions": (),
     "function_call": ("none",),
     "reasoning_effort": (),
-    "include_reasoning": (True,),
+    "include_reasoning": (True, False),  # no model here has a reasoning part to leave out
     "thinking_token_budget": (),
     "verbosity": ("medium",),
     "add_generation_prompt": (True,),
@@ -58,18 +41,22 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "priority": (0,),
-    "request_id": (),
-    "session_id": (),
-    "cache_salt": (),
-    "stream_interval": (1,),
     "kv_transfer_params": (),
+    "ec_transfer_params": (),
+    "media_io_kwargs": ({},),
+    "mm_payload": ("tensors", "none"),
+    "return_mm_kwargs": (False, True),
+    "return_token_offsets": (False,),
+    "routed_experts_prompt_start": (0,),
     "vllm_xargs": (),
     "logits_processors": (),
     "repetition_detection": (),
 }
+REPLACED_BY = {
+    "functions": 'tools=[{"type": "function", "function": ...}]',
+    "function_call": 'tool_choice="auto" or {"type": "function", "function": {"name": ...}}',
+}
 STREAM_OPTIONS_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "continuous_usage_stats": (False,),
     "include_obfuscation": (False,),
 }
 STRUCTURED_OUTPUTS_NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -88,7 +75,7 @@ LEGACY_GUIDED = (
     "structural_tag",
 )
 IGNORED_BY_DEFINITION = frozenset(
-    {"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+    {"user", "metadata", "safety_identifier", "session_id", "prompt_cache_key", "prompt_cache_retention"}
 )
 
 
@@ -125,6 +112,8 @@ def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
 
 
 def _refusal(name: str, neutral: tuple[Any, ...]) -> str:
+    if name in REPLACED_BY:
+        return f"{name} is OpenAI's former name: use {REPLACED_BY[name]}"
     accepted = " or ".join(["null", *(repr(item).lower() for item in neutral)])
     return f"{name} is not supported by this server yet: leave it out (accepted: {accepted})"
 
