@@ -7,11 +7,11 @@ VENV_PYTHON := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab cuadernos diapositivas lint model env clean distclean python
+.PHONY: help demo test conformance lab cuadernos diapositivas lint model env clean distclean python
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo; echo "  ARGS='…' is passed on to the command of demo, test and lab."
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo; echo "  ARGS='…' is passed on to the command of demo, test, conformance and lab."
 	@echo "  PYTHON=… chooses the interpreter (3.11 to 3.13); TORCH_INDEX_URL=… chooses where torch comes from."
 
 demo: model ## serve the real model to fifty clients, measure it, write reports/demo.html
@@ -19,6 +19,10 @@ demo: model ## serve the real model to fifty clients, measure it, write reports/
 
 test: model ## run all the tests
 	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+conformance: model ## send the same requests to vLLM (installed once) and to this server, show the differences
+	@$(VENV_PYTHON) -m minillm_serve.cli compare setup vllm
+	@$(VENV_PYTHON) -m minillm_serve.cli compare conformance --json reports/conformance.json $(ARGS)
 
 lab: model ## open JupyterLab on the course notebooks
 	@cd labs/cuadernos && ../../$(VENV_PYTHON) -m jupyter lab \

@@ -1,4 +1,4 @@
-"""Environments of their own for the engines whose pins clash with ours: ``minillm compare setup vllm|llamacpp|guided``.
+"""Environments of their own for the engines whose pins clash with ours: ``minillm compare setup NAME``.
 
 An environment is complete or absent: its record is written last, after the engine has been imported in it. Standard
 library only.
@@ -66,6 +66,15 @@ RECIPES = {
             module="xgrammar, llguidance, outlines_core",
             needs=3 * 10**9,
         ),
+        # Client libraries that talk to our server in its tests, away from our own pins.
+        Recipe(
+            name="clients",
+            packages=("openai==3.54.0", "langchain-core==1.7.2", "langchain-openai==1.7.3", "schemathesis==4.32.5"),
+            module="openai, langchain_openai, schemathesis",
+            needs=5 * 10**8,
+        ),
+        # TGI's former client wants a huggingface_hub before 1.0.
+        Recipe(name="tgi-client", packages=("text_generation==0.7.0",), module="text_generation", needs=3 * 10**8),
     )
 }
 

@@ -134,5 +134,5 @@ def test_an_unknown_engine_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit, match="2"):
         main(["compare", "setup", "oracle"])
     assert "invalid choice" in capsys.readouterr().err
-    with pytest.raises(SetupFailed, match="known: guided, llamacpp, vllm"):
+    with pytest.raises(SetupFailed, match="known: clients, guided, llamacpp, tgi-client, vllm"):
         set_up("oracle", lambda _: None)
