@@ -1,4 +1,4 @@
-"""``minillm bench throughput|latency|prefix|guided|stages``: each subcommand is imported when it is asked for."""
+"""``minillm bench WHAT``: each subcommand is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ COMMANDS = {
         "minillm_serve.bench.guided_throughput",
         "tokens per second with and without a constraint",
     ),
+    "fuzz": ("minillm_serve.bench.fuzz.command", "odd bodies and broken HTTP against the server"),
+    "load": ("minillm_serve.bench.load.command", "load and faults against the server, with pass figures"),
+    "rerank": ("minillm_serve.bench.rerank", "which way of scoring puts the answering passage first"),
     "stages": ("minillm_serve.bench.stage_table", "the engine's story, stage by stage"),
 }
 

@@ -48,6 +48,7 @@ class ServerProcess:
         self._command = [*command, *arguments, "--host", _HOST, "--port", str(self.port)]
         self._startup_timeout_s = startup_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._told_to_end = False
 
     def __enter__(self) -> ServerProcess:
         self._refuse_busy_port()
@@ -67,9 +68,9 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._process is not None
-        died = self._process.poll()
+        died = None if self._told_to_end else self._process.poll()
         if died is None:
-            self._process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+            self.tell_to_end()
         try:
             self._process.wait(SHUTDOWN_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -79,6 +80,21 @@ class ServerProcess:
                 raise ServerError(f"the server did not end within {SHUTDOWN_TIMEOUT_S:.0f} s of SIGTERM") from None
         if died is not None:
             raise ServerError(self._with_log(f"the server died with code {died} while it was in use")) from error
+
+    def tell_to_end(self) -> None:
+        """What SIGTERM does; returns at once."""
+        assert self._process is not None
+        self._told_to_end = True
+        # Windows has no SIGTERM to handle.
+        self._process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+
+    def exit_code(self, timeout_s: float) -> int | None:
+        """Wait for the end; None when it has not come within ``timeout_s`` seconds."""
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
     @property
     def pid(self) -> int:
