@@ -23,8 +23,7 @@ class RequestError(ValueError):
 
 
 MAX_STOP_STRINGS = 4
-MAX_WORD_CHARS = 4096  # of a stop string or a bad word: each is looked for at every token
-MAX_STOP_CHARS = 4096  # of each: every token's text is compared with their beginnings
+MAX_WORD_CHARS = 4096  # of a stop string or a bad word: every token's text is compared with their beginnings
 MAX_SEQUENCES = 16_384  # vLLM's VLLM_MAX_N_SEQUENCES: one request must not fill the queue by itself
 WHOLE_VOCABULARY = -1
 MAX_LOGPROB_TOKEN_IDS = 128
@@ -213,8 +212,6 @@ class SamplingParams:
             if not isinstance(text, str) or not text:
                 raise RequestError("each stop string must be a non-empty string", "stop")
             _check_length("stop", text)
-            if len(text) > MAX_STOP_CHARS:
-                raise RequestError(f"a stop string may have {MAX_STOP_CHARS} characters, got {len(text)}", "stop")
         for token in self.stop_token_ids:
             _check_int("stop_token_ids", token, low=0)
         for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens"):

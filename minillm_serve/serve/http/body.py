@@ -12,6 +12,9 @@ from minillm_serve.params import RequestError
 from minillm_serve.serve.http.errors import ApiError
 
 MAX_DEPTH = 128
+MAX_FIELDS = 1024
+# Each array or object costs as much as a hundred characters of text, and json holds the GIL until it has them all.
+MAX_BRACKETS = 2**18
 SMALL_BODY_BYTES = 64 * 2**10
 
 
@@ -30,7 +33,9 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, bounded nesting. Raises :class:`RequestError`."""
+    """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, bounded structure. Raises :class:`RequestError`."""
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        raise RequestError(f"the body opens more than {MAX_BRACKETS} brackets, those in strings included")
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -43,6 +48,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise RequestError(f"the body is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise RequestError(f"the body must be a JSON object, got {type(value).__name__}")
+    if len(value) > MAX_FIELDS:
+        raise RequestError(f"the body has {len(value)} fields: at most {MAX_FIELDS} are accepted")
     if _depth_exceeds(value, MAX_DEPTH):
         raise _too_deep()
     if b"\\ud" in body or b"\\uD" in body:
