@@ -16,6 +16,7 @@ from minillm_serve.engine.group import RequestGroup
 from minillm_serve.model.chat_template import Conversation
 from minillm_serve.params import PoolingParams, RequestError, SamplingParams
 from minillm_serve.request import RequestOutput
+from minillm_serve.serve.answer_size import check_logprobs
 from minillm_serve.serve.caller import Caller
 from minillm_serve.serve.chat_prompts import ChatPrompts
 from minillm_serve.serve.following import Outputs
@@ -178,6 +179,7 @@ class Service:
                 if error.param == "prompt" and len(prompts) > 1:
                     error.param = f"prompt.{index}"
                 raise
+        check_logprobs(admitted, self.engine.tokenizer.vocab_size)
         for gate in self.gates:
             gate.check(caller, admitted)
         return admitted

@@ -48,7 +48,7 @@ async def streamed(model):
 
 def agent_turn(model):
     """The model calls a tool, we run it, and the model hears what came of it."""
-    calling = model.bind_tools([look_up], tool_choice="any")
+    calling = model.bind_tools([look_up], tool_choice="any", parallel_tool_calls=False)
     asked = calling.invoke(MESSAGES)
     [call, *_] = asked.tool_calls
     result = look_up.invoke(call)

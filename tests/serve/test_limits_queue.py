@@ -195,11 +195,13 @@ def test_a_client_that_leaves_after_any_number_of_turns_leaves_nothing(tiny_mode
     async def scenario() -> None:
         async with app.router.lifespan_context(app):
             statuses = set()
-            for turns in [*range(40), 60, 100, 200, 400, 3000]:
+            for turns in [*range(40), 60, 100, 200, 400, 401]:
                 client = Client(app, body)
                 asking = asyncio.ensure_future(client.ask())
                 for _ in range(turns):
                     await asyncio.sleep(0)
+                if stream and turns == 401:  # however slow the machine is, one leaves in the middle of its answer
+                    await until(lambda client=client: client.status is not None)
                 if how == "disconnected":
                     client.leave()
                 else:

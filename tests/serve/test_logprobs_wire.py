@@ -169,3 +169,11 @@ def test_impossible_tokens_have_a_number_json_can_hold(tiny_model_dir: Path):
     assert writer.completion([5], 0, [entry])["token_logprobs"] == [-9999.0]
     assert writer.chat([5], 0, [entry])["content"][0]["top_logprobs"][0]["logprob"] == -9999.0
     assert writer.prompt([5], [entry])[0]["5"]["logprob"] == -9999.0
+
+
+def test_a_small_request_cannot_make_an_answer_of_gigabytes(server: LiveServer):
+    many = {"prompt": [[1, 2, 3]] * 1000, "temperature": 0, "max_tokens": 60}
+    refused = server.post("/v1/completions", many | {"logprobs": 20})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "logprobs"
+    assert server.post("/v1/completions", many | {"logprobs": 1, "max_tokens": 1}).status_code == 200

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Verdict:
     """Half of the clients stream and half wait for the whole answer."""
-    with serving(args.model, ["--max-num-queued-reqs", str(args.requests)]) as target:
+    with serving(args.model, ["--max-num-queued-reqs", str(2 * args.requests)]) as target:
         await target.complete()
         before, files = await target.page(), target.open_files()
         say(f"{args.requests} requests, each given up after {args.patience} s")
