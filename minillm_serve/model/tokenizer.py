@@ -81,10 +81,6 @@ class Tokenizer:
         """The texts of the tokens that only a template may write."""
         return self._control.ids.keys()
 
-    @property
-    def has_chat_template(self) -> bool:
-        return self.chat_template is not None
-
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it count as text. Raises :class:`RequestError`."""
         return self._encode(text, add_special_tokens=False)

@@ -27,7 +27,8 @@ from minillm_serve.serve.limits.keys import ApiKey, digest_of
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 COMPLETION = {"prompt": "hi", "max_tokens": 2}
 GOOD = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION}
-LEAKS = re.compile(r"0x[0-9a-f]{4,}|Traceback|File \"|site-packages|/home/|/root/|/usr/|/tmp/|\.py\b")
+HOME = re.escape(str(Path.home()))
+LEAKS = re.compile(rf"0x[0-9a-f]{{4,}}|Traceback|File \"|site-packages|/home/|{HOME}/|/usr/|/tmp/|\.py\b")
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 

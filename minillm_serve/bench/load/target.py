@@ -57,11 +57,6 @@ class Target:
         """Its open file descriptors, sockets included."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def cpu_seconds(self) -> float:
-        """CPU time it has used, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
 
 class Page:
     """One reading of /metrics."""
