@@ -85,8 +85,15 @@ class AsyncEngine:
 
     @classmethod
     def from_config(cls, config: EngineConfig, trace_file: str | Path | None = None) -> AsyncEngine:
-        """Load the model (seconds). Raises ConfigError."""
-        return cls(build_core(config, trace=trace_file is not None), config, trace_file)
+        """Load the model (seconds). Raises ConfigError.
+
+        In a thread that ends with it, and its OpenMP team with the thread. A team that stayed behind would make more
+        threads than cores: libgomp's workers then sleep after each kernel instead of spinning for the next, and waking
+        them hundreds of times a step costs a fifth of the throughput.
+        """
+        with ThreadPoolExecutor(1, "minillm-load") as loader:
+            core = loader.submit(build_core, config, trace=trace_file is not None).result()
+        return cls(core, config, trace_file)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +34,33 @@ async def until(condition, seconds: float = 20.0) -> None:
 
 def run(coroutine):
     return asyncio.run(asyncio.wait_for(coroutine, 120))
+
+
+LOAD_AND_COUNT = """
+import os, sys, time
+import torch
+from minillm_serve import EngineConfig
+from minillm_serve.engine.async_engine import AsyncEngine
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+torch.set_num_threads(2)  # makes a thread of its own, for another pool
+before = count()
+engine = AsyncEngine.from_config(EngineConfig(model=sys.argv[1], num_kv_blocks=8, num_threads=2))
+deadline = time.monotonic() + 10
+while count() > before and time.monotonic() < deadline:  # a thread that has been told to end takes a moment
+    time.sleep(0.01)
+print(count() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the threads are counted in /proc")
+def test_the_threads_that_loaded_the_model_do_not_stay(tiny_model_dir):
+    """With more OpenMP threads than cores in the process, libgomp's sleep after each kernel: a fifth is lost."""
+    command = [sys.executable, "-c", LOAD_AND_COUNT, str(tiny_model_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "0\n"
 
 
 def test_streams_grow_and_end_as_the_offline_engine_does(tiny_model_dir):
