@@ -78,8 +78,9 @@ template <class W>
 void multiply(const Layer &layer, const float *x, float *out, int64_t rows, int threads) {
     const int64_t panels = (layer.out + PANEL - 1) / PANEL, steps = (layer.in + STEP - 1) / STEP;
     const auto *packed = static_cast<const char *>(layer.packed);
+    Shares shares(panels, threads);
 #pragma omp parallel num_threads(threads)
-    for_each_block(packed, panels, words_in_panel<W>(layer.in) * sizeof(W), steps, rows,
+    for_each_block(shares, packed, words_in_panel<W>(layer.in) * sizeof(W), steps, rows,
                    [&](int64_t panel, int64_t row, int count, Ahead &ahead) {
                        block_of<W>(count, layer, panel, x + row * layer.in, out + row * layer.out, ahead);
                    });

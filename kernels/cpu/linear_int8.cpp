@@ -188,11 +188,12 @@ EXPORT void linear_int8(const float *x, const uint8_t *packed, const float *scal
     codes.resize(rows * quads * 4), row_scales.resize(rows * groups), starts.resize(rows * groups);
     const Activations quantized{codes.data(), row_scales.data(), starts.data()};
     const int64_t steps = groups * ((layer.group_quads + STEP - 1) / STEP);
+    Shares shares(panels, threads);
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for
         for (int64_t row = 0; row < rows; row++) quantize_row(x + row * in, in, row, layer, quantized);
-        for_each_block((const char *)packed, panels, quads * PANEL * 4, steps, rows,
+        for_each_block(shares, (const char *)packed, quads * PANEL * 4, steps, rows,
                        [&](int64_t panel, int64_t row, int count, Ahead &ahead) {
                            block_of(count, layer, panel, quantized, row, out, ahead);
                        });

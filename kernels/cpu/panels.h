@@ -2,8 +2,11 @@
 //
 // A weight is packed in panels of PANEL output columns. A block of up to MAX_ROWS rows keeps its sums for one panel in
 // registers; all rows pass over a panel while it is in the cache, and meanwhile the next panel is fetched from memory.
-// Threads share the panels out: a column is always computed by one thread, whatever the number of rows.
+// Threads share the panels out: a column is always computed by one thread, whatever the number of rows. One that is done
+// helps the others: a core may have been taken away from them for a while (the server's own event loop does that).
 #pragma once
+#include <atomic>
+#include <vector>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -26,25 +29,52 @@ struct Ahead {
     }
 };
 
+// The panels of one layer, a stretch for each thread: neighbours, so that the next one can be fetched ahead.
+class Shares {
+    struct alignas(64) Stretch {
+        std::atomic<int64_t> next;
+        int64_t end;
+    };
+    std::vector<Stretch> stretches;
+
+public:
+    Shares(int64_t panels, int threads) : stretches(threads) {
+        for (int64_t t = 0; t < threads; t++) {
+            stretches[t].next.store(panels * t / threads, std::memory_order_relaxed);
+            stretches[t].end = panels * (t + 1) / threads;
+        }
+    }
+
+    // Calls work(panel) for the panels of the calling thread's stretch, then for what is left of the others'.
+    template <class Work>
+    void take(Work work) {
+        const int64_t team = int64_t(stretches.size());
+#ifdef _OPENMP
+        const int64_t own = omp_get_thread_num();
+#else
+        const int64_t own = 0;
+#endif
+        for (int64_t t = 0; t < team; t++) {
+            Stretch &stretch = stretches[(own + t) % team];
+            for (int64_t p; (p = stretch.next.fetch_add(1, std::memory_order_relaxed)) < stretch.end;) work(p);
+        }
+    }
+};
+
 // Calls block(panel, first_row, rows, ahead) for each panel and each block of rows, rows divided evenly.
-// steps: how often a block calls ahead.fetch().
+// steps: how often a block calls ahead.fetch(). All threads of a team call it with the same `shares`.
 template <class Block>
-void for_each_block(const char *packed, int64_t panels, int64_t panel_bytes, int64_t steps, int64_t rows, Block block) {
+void for_each_block(Shares &shares, const char *packed, int64_t panel_bytes, int64_t steps, int64_t rows, Block block) {
     if (rows == 0) return;  // a step in which nobody's prompt ends wants no logits
     const int64_t row_blocks = (rows + MAX_ROWS - 1) / MAX_ROWS;
-#ifdef _OPENMP
-    const int64_t team = omp_get_num_threads(), member = omp_get_thread_num();
-#else
-    const int64_t team = 1, member = 0;
-#endif
     const int64_t a_step = (panel_bytes / (row_blocks * steps) + 63) / 64 * 64;
-    for (int64_t p = panels * member / team; p < panels * (member + 1) / team; p++) {
+    shares.take([&](int64_t p) {
         Ahead ahead{packed + (p + 1) * panel_bytes, a_step};
         for (int64_t b = 0; b < row_blocks; b++) {
             const int64_t first = rows * b / row_blocks;
             block(p, first, int(rows * (b + 1) / row_blocks - first), ahead);
         }
-    }
+    });
 }
 
 // Stores the first `columns` (at most PANEL) of one row's results.
