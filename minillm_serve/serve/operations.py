@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from minillm_serve import __version__
@@ -49,8 +52,9 @@ def add_routes(app: FastAPI, service: Service, lifecycle: Lifecycle, metrics: Me
         return {"server_load": lifecycle.under_way}
 
     @app.get("/metrics", responses=answers_text("text/plain"))
-    def exposition() -> Response:
-        return Response(metrics.exposition(), media_type=metrics.content_type)
+    async def exposition() -> Response:
+        metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
+        return Response(await run_in_threadpool(metrics.exposition), media_type=metrics.content_type)
 
     if service.settings.dev:
 

@@ -67,7 +67,10 @@ class LiveServer:
         return metric_in(self.http.get("/metrics").text, name, **labels)
 
     def idle(self) -> bool:
-        """Nothing runs, nothing waits, every KV block is free."""
+        """Nothing runs, nothing waits or is being prepared, every KV block is free."""
+        queue = self.app.state.limits.queue
+        if self.engine._streams or queue.sequences or queue.preparing:
+            return False
         page = self.http.get("/metrics").text
         return not any(
             metric_in(page, name) for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
@@ -90,9 +93,9 @@ class Brake:
         self._permits.release(steps)
 
     def allow_when_told(self, things: int, steps: int) -> None:
-        """Allow ``steps`` once the engine's requests and its unread commands (an abort is one) are so many."""
+        """Allow ``steps`` once the engine's requests and its unread commands (an abort is one) are at least so many."""
         engine = self._engine
-        wait_until(lambda: len(engine.core._active) + engine._commands.qsize() == things)
+        wait_until(lambda: len(engine.core._active) + engine._commands.qsize() >= things)
         self.allow(steps)
 
     def __enter__(self) -> Brake:

@@ -95,6 +95,15 @@ def test_names_types_and_labels_are_vllms(server: LiveServer):
     }
 
 
+def test_tasks_of_the_event_loop_are_counted_and_end_with_their_requests(server: LiveServer):
+    wait_until(server.idle)
+    before = server.metric("event_loop_tasks")
+    assert before >= 1  # that of this very answer
+    with Brake(server, steps=0), send(server, {"prompt": "x", "max_tokens": 9}):
+        wait_until(lambda: server.metric("event_loop_tasks") > before)
+    wait_until(lambda: server.metric("event_loop_tasks") == before)
+
+
 @pytest.mark.parametrize(("given", "full"), [("vllm", "vllm:"), ("vllm:", "vllm:"), ("minillm_", "minillm_"), ("", "")])
 def test_the_prefix_is_a_word_or_ends_in_its_own_separator(given: str, full: str):
     page = Metrics("m", idle_stats, given).exposition().decode()

@@ -74,6 +74,10 @@ class Metrics:
         self.forced_tokens = self._counter(
             "jump_ahead_tokens", "Tokens that a constraint appended without a draw; they are generated tokens too."
         )
+        self.event_loop_tasks = Gauge(
+            self._prefix + "event_loop_tasks", "asyncio tasks, that of this answer among them.", LABELS,
+            registry=self.registry,
+        ).labels(*self._values)  # fmt: skip
         self.ended = self._counters("request_success", "Requests ended, by reason.", "finished_reason", ENDINGS)
 
     def _make_step_instruments(self) -> None:
