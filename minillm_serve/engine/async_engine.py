@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,9 +91,17 @@ class AsyncEngine:
         threads than cores: libgomp's workers then sleep after each kernel instead of spinning for the next, and waking
         them hundreds of times a step costs a fifth of the throughput.
         """
-        with ThreadPoolExecutor(1, "minillm-load") as loader:
-            core = loader.submit(build_core, config, trace=trace_file is not None).result()
-        return cls(core, config, trace_file)
+        made: Future[EngineCore] = Future()
+
+        def load() -> None:
+            try:
+                made.set_result(build_core(config, trace=trace_file is not None))
+            except BaseException as error:
+                made.set_exception(error)
+
+        # A daemon, unlike an executor's threads: whoever gives up waiting need not wait for it at the end either.
+        threading.Thread(target=load, name="minillm-load", daemon=True).start()
+        return cls(made.result(), config, trace_file)
 
     @property
     def tokenizer(self) -> Tokenizer:
