@@ -1,7 +1,8 @@
 """Half an hour at 70 % load: nothing grows, nothing is left over, and the last minutes are as fast as the first.
 
 Open loop: requests come when they come (Poisson), whatever the server does; the rate is a share of what the same
-requests reach when sixteen clients each send the next one as soon as they have their answer.
+requests reach when sixteen clients each send the next one as soon as they have their answer. A machine drifts within
+half an hour, and at this load a little shows a lot: so at the end the old server is measured in turns with a new one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from minillm_serve.bench.load.wire import Connection, StreamRefused, once
 CLIENTS = 16
 KV_BLOCKS = 2048
 SAMPLE_EVERY_S = 5.0
+TURNS = 6  # of the old server and a new one, each a sixtieth of the time
 BAD: tuple[Any, ...] = (
     b"{",
     completion(temperature=9),
@@ -61,31 +63,56 @@ async def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Verdi
     """5 % of the requests are given up by their clients and 5 % are wrong."""
     chance = random.Random(args.seed)
     # A small KV cache: its memory is touched block by block, and would look like a leak until all of it has been.
-    with serving(args.model, ["--num-gpu-blocks-override", str(KV_BLOCKS)]) as target:
+    flags = ["--num-gpu-blocks-override", str(KV_BLOCKS)]
+    with serving(args.model, flags) as target:
         before = await target.page()
         rate = args.load * await _saturated(target, args, chance)
         log = _Log()
         say(f"{rate:.1f} requests a second for {args.minutes:g} minutes")
-        await _run(target, args, rate, chance, log)
+        await _run(target, args, rate, args.minutes * 60, chance, log)
         idle = await target.until_idle(10.0)
         log.samples.append(await _sample(target, log.now()))
         aborts = _aborts(await target.page()) - _aborts(before)
-    return Verdict("soak", _figures(args, log, idle, aborts), _details(rate, log))
+        with serving(args.model, flags) as fresh:
+            await _saturated(fresh, args, chance)
+            say("the server of the soak in turns with a fresh one")
+            pair = await _in_turns((target, fresh), args, rate, chance)
+    wrong = sum((each.wrong for each in pair), log.wrong)
+    return Verdict("soak", _figures(args, log, idle, aborts, wrong, pair), _details(rate, log, wrong))
 
 
-def _figures(args: argparse.Namespace, log: _Log, idle: float, aborts: float) -> tuple[Figure, ...]:
+async def _in_turns(
+    targets: tuple[Target, Target], args: argparse.Namespace, rate: float, chance: random.Random
+) -> tuple[_Log, _Log]:
+    """What each of two servers did at the same load, one after the other and over again."""
+    logs = _Log(), _Log()
+    for _ in range(TURNS):
+        for target, log in zip(targets, logs, strict=True):
+            turn = _Log()
+            await _run(target, args, rate, args.minutes, chance, turn)
+            log.e2e += turn.e2e
+            log.wrong += turn.wrong
+    return logs
+
+
+def _figures(
+    args: argparse.Namespace, log: _Log, idle: float, aborts: float, wrong: Counter[str], pair: tuple[_Log, _Log]
+) -> tuple[Figure, ...]:
     start = args.warm_up * args.minutes * 60
     steady = [sample for sample in log.samples if sample["time"] >= start]
     early, late = _p99_of_thirds([(sent, seconds) for sent, seconds in log.e2e if sent >= start])
+    old, new = (float(np.percentile([seconds for _, seconds in each.e2e], 99)) for each in pair)
     return (
-        exactly("wrong answers", sum(log.wrong.values()), 0),
+        exactly("wrong answers", wrong.total(), 0),
         Figure("requests", sum(log.kinds.values()), least=1),
         Figure("memory, slope", _slope(steady, "resident_mb") * 60, "MB/min", most=1.0),
         Figure("open files, slope", _slope(steady, "open_files") * 60, "/min", most=0.5),
         Figure("asyncio tasks, slope", _slope(steady, "tasks") * 60, "/min", most=0.5),
         Figure("answer time, 99th percentile, first third", early * 1000, "ms"),
         Figure("answer time, 99th percentile, last third", late * 1000, "ms"),
-        Figure("drift", (late / early - 1) * 100, "%", most=10.0),
+        Figure("the same at the end, this server", old * 1000, "ms"),
+        Figure("the same at the end, a fresh server in turns with it", new * 1000, "ms"),
+        Figure("drift", (old / new - 1) * 100, "%", most=10.0),
         exactly("aborts counted less clients that left", aborts - log.kinds["left"], 0),
         Figure("every KV block free after", idle, "s", most=2.0),
     )
@@ -95,8 +122,12 @@ def _aborts(page: Page) -> float:
     return page.value("request_success_total", finished_reason="abort")
 
 
-def _details(rate: float, log: _Log) -> dict[str, Any]:
-    return {"rate": rate, "kinds": log.kinds, "wrong": log.wrong, "samples": log.samples}
+def _details(rate: float, log: _Log, wrong: Counter[str]) -> dict[str, Any]:
+    minutes: dict[int, list[float]] = {}
+    for sent, seconds in log.e2e:
+        minutes.setdefault(int(sent // 60), []).append(seconds)
+    p99 = {minute: float(np.percentile(values, 99)) for minute, values in sorted(minutes.items())}
+    return {"rate": rate, "kinds": log.kinds, "wrong": wrong, "samples": log.samples, "p99_by_minute": p99}
 
 
 async def _saturated(target: Target, args: argparse.Namespace, chance: random.Random, seconds: float = 20.0) -> float:
@@ -114,12 +145,14 @@ async def _saturated(target: Target, args: argparse.Namespace, chance: random.Ra
     return done / seconds
 
 
-async def _run(target: Target, args: argparse.Namespace, rate: float, chance: random.Random, log: _Log) -> None:
-    """All arrivals, then the end of the last request."""
+async def _run(
+    target: Target, args: argparse.Namespace, rate: float, seconds: float, chance: random.Random, log: _Log
+) -> None:
+    """All arrivals of so many seconds, then the end of the last request."""
     watcher = asyncio.create_task(_watch(target, log))
     tasks: set[asyncio.Task[None]] = set()
-    next_arrival, end = 0.0, args.minutes * 60
-    while next_arrival < end:
+    next_arrival = 0.0
+    while next_arrival < seconds:
         await asyncio.sleep(max(0.0, next_arrival - log.now()))
         task = asyncio.create_task(_one(target, args, chance, log))
         tasks.add(task)
