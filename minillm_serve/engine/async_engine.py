@@ -89,7 +89,7 @@ class AsyncEngine:
 
         In a thread that ends with it, and its OpenMP team with the thread. A team that stayed behind would make more
         threads than cores: libgomp's workers then sleep after each kernel instead of spinning for the next, and waking
-        them hundreds of times a step costs a fifth of the throughput.
+        them hundreds of times a step costs a tenth to a quarter of the throughput (serve/LEDGER.md).
         """
         made: Future[EngineCore] = Future()
 

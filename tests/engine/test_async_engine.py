@@ -57,7 +57,7 @@ print(count() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the threads are counted in /proc")
 def test_the_threads_that_loaded_the_model_do_not_stay(tiny_model_dir):
-    """With more OpenMP threads than cores in the process, libgomp's sleep after each kernel: a fifth is lost."""
+    """With more OpenMP threads than cores in the process, libgomp's sleep after each kernel (serve/LEDGER.md)."""
     command = [sys.executable, "-c", LOAD_AND_COUNT, str(tiny_model_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "0\n"

@@ -10,10 +10,11 @@ import torch
 
 from minillm_kernels import compiler, resolve
 from minillm_kernels.cpu import build, int8_cpp, int8_torch, linear_cpp
+from minillm_kernels.cpu.build import library as compiled_library
 from minillm_kernels.ref import INT8_GROUP, pack_linear_int8, quantize_rows
 
 REF = resolve("ref")
-needs_compiler = pytest.mark.skipif(build.library() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(compiled_library() is None, reason="no C++ compiler")
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_compiler)]
 SHAPES = [(50, 72), (1, 1), (48, 4), (577, 33), (97, 1538), (5, 2500)]  # (out, in): not whole panels, not whole quads
 

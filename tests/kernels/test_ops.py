@@ -10,6 +10,7 @@ from kernel_backends import FAST, REF, compiled_only
 from paged_case import PagedCase
 
 from minillm_kernels import bench, resolve
+from minillm_kernels import ops as op_table
 from minillm_kernels.limits import fastest
 
 BACKENDS = pytest.mark.parametrize("ops", FAST, ids=lambda ops: ops.name)
@@ -129,7 +130,7 @@ def test_unknown_backend_is_refused_by_name():
 
 
 def test_without_a_compiler_auto_is_torch_and_cpp_is_refused(monkeypatch):
-    monkeypatch.setattr("minillm_kernels.ops.library", lambda: None)
+    monkeypatch.setattr(op_table, "library", lambda: None)
     assert resolve("auto").name == resolve().name == "torch"
     with pytest.raises(RuntimeError, match="compiler"):
         resolve("cpp")
