@@ -86,11 +86,17 @@ class Brake:
     def __init__(self, server: LiveServer, steps: int):
         self._engine = server.engine
         self._permits = threading.Semaphore(steps)
+        self._allowed, self._finished = steps, 0  # steps
         self._released = threading.Event()
         self._on_step = server.engine.on_step
 
     def allow(self, steps: int) -> None:
+        self._allowed += steps
         self._permits.release(steps)
+
+    def wait_until_held(self) -> None:
+        """Until every allowed step is taken and the one after it waits: from here on commands stay unread."""
+        wait_until(lambda: self._finished == self._allowed + 1)
 
     def allow_when_told(self, things: int, steps: int) -> None:
         """Allow ``steps`` once the engine's requests and its unread commands (an abort is one) are at least so many."""
@@ -108,6 +114,7 @@ class Brake:
 
     def _wait(self, step: StepStats) -> None:
         self._on_step(step)
+        self._finished += 1
         while not self._released.is_set() and not self._permits.acquire(timeout=0.01):
             pass
 

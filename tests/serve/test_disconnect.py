@@ -72,6 +72,7 @@ def test_leaving_a_waiting_request_takes_it_out_of_the_queue(server: LiveServer)
     with Brake(server, steps=0) as brake:
         connections = [send(server, body) for body in bodies]
         brake.allow_when_told(things=5, steps=6)
+        brake.wait_until_held()
         wait_until(lambda: unfinished() == (4, 1))
         connections.pop().close()
         brake.allow_when_told(things=6, steps=1)

@@ -59,6 +59,7 @@ def test_one_too_many_is_turned_away_before_it_is_looked_at(small: LiveServer):
             check_busy(small.http.post("/v1/completions", content=bad, headers={"Content-Type": "application/json"}))
         assert small.http.get("/v1/models").status_code == 200
         assert small.post("/tokenize", {"prompt": "hi"}).status_code == 200, "it waits for no step"
+        brake.wait_until_held()
         connections.pop().close()
         wait_until(lambda: small.app.state.limits.queue.sequences == 3)
         connections.append(send(small, BODY))
