@@ -80,9 +80,11 @@ SMALL = {
     "burst": ["--posts", "80", "--queue", "8", "--max-tokens", "100"],
     "kv": ["--requests", "6", "--prompt-tokens", "64", "--max-tokens", "600"],  # long beside the 20 ms between arrivals
     "drain": ["--streams", "6", "--max-tokens", "400"],
+    "overhead": ["--streams", "3", "--max-tokens", "8", "--rounds", "2"],
+    "soak": ["--minutes", "0.3"],
 }
 # On a busy machine a figure in seconds may miss its limit: here only what must hold at any speed is judged.
-TIMED = ("s", "ms", "x", "kB", "MB/min", "%")
+TIMED = ("s", "ms", "x", "kB", "MB/min", "/min", "%")
 
 
 @linux

@@ -1,6 +1,8 @@
 """What HTTP costs: 50 streams against the server beside the same prompts given to the engine without one.
 
-Rounds in turns, each in processes of their own. The client has no machine of its own: its CPU time is reported too.
+Each round measures both, in processes of their own, now the one first and now the other. What counts is the median of
+the rounds' ratios: a machine that others share drifts by more than the limit within minutes, less within a round. The
+client has no machine of its own: its CPU time is reported too.
 """
 
 from __future__ import annotations
@@ -28,29 +30,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(model=DEFAULT_MODEL)
     parser.add_argument("--streams", type=int, default=50, help="streams at once (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each (default: %(default)s)")
     parser.add_argument("--mode", choices=MODES, default="fp32", help="arithmetic (default: %(default)s)")
 
 
 async def measure(args: argparse.Namespace, say: Callable[[str], None]) -> Verdict:
-    """Tokens per second of both, medians; prefix caching off, since the warm-up has seen the prompts."""
+    """Tokens per second of both; prefix caching off, since the warm-up has seen the prompts."""
     folder = resolve_model(args.model)
     prompts = chat_prompts(folder, args.streams)
     engine = {**MODES[args.mode], "enable_prefix_caching": False}
     job = {"model": str(folder), "engine": engine, "prompts": prompts, "max_tokens": args.max_tokens}
     alone, served, client = [], [], []
-    for number in range(args.rounds):
+
+    async def measure_alone() -> None:
         result = await asyncio.to_thread(run_child, "minillm_serve.bench.load.offline", job, say)
         alone.append(result["tokens"] / result["seconds"])
+
+    async def measure_served() -> None:
         rate, share = await _served(str(folder), prompts, args)
         served.append(rate)
         client.append(share)
-        say(f"round {number + 1}: engine alone {alone[-1]:.0f} tok/s, served {rate:.0f} tok/s")
-    ratio = statistics.median(served) / statistics.median(alone)
+
+    for number in range(args.rounds):
+        both = (measure_alone, measure_served)
+        for one in both if number % 2 == 0 else reversed(both):
+            await one()
+        say(f"round {number + 1}: engine alone {alone[-1]:.0f} tok/s, served {served[-1]:.0f} tok/s")
+    ratios = [over_http / without for over_http, without in zip(served, alone, strict=True)]
     figures = (
         Figure("engine alone, tokens per second", statistics.median(alone)),
         Figure("served, tokens per second", statistics.median(served)),
-        Figure("served / alone", ratio, "x", least=LEAST_SHARE),
+        Figure("served / alone", statistics.median(ratios), "x", least=LEAST_SHARE),
+        Figure("the same, lowest round", min(ratios), "x"),
+        Figure("the same, highest round", max(ratios), "x"),
         Figure("CPU of the client", statistics.median(client) * 100, "% of a core"),
         exactly("rounds", len(served), args.rounds),
     )

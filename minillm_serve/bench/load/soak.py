@@ -25,6 +25,7 @@ from minillm_serve.bench.load.wire import Connection, StreamRefused, once
 CLIENTS = 16
 KV_BLOCKS = 2048
 SAMPLE_EVERY_S = 5.0
+SATURATED_S = 20.0  # less in a soak of less than a minute
 TURNS = 6  # of the old server and a new one, each a sixtieth of the time
 BAD: tuple[Any, ...] = (
     b"{",
@@ -130,8 +131,9 @@ def _details(rate: float, log: _Log, wrong: Counter[str]) -> dict[str, Any]:
     return {"rate": rate, "kinds": log.kinds, "wrong": wrong, "samples": log.samples, "p99_by_minute": p99}
 
 
-async def _saturated(target: Target, args: argparse.Namespace, chance: random.Random, seconds: float = 20.0) -> float:
+async def _saturated(target: Target, args: argparse.Namespace, chance: random.Random) -> float:
     """Requests a second with CLIENTS clients that never pause."""
+    seconds = min(SATURATED_S, args.minutes * SATURATED_S)
     end = time.perf_counter() + seconds
     done = 0
 
