@@ -33,14 +33,15 @@ class EngineBusyError(RuntimeError):
 Made = TypeVar("Made")
 STEP_THREAD = "minillm-steps"
 MAX_UNREAD = 64
+MAX_UNREAD_CHARS = 32 * 2**10
 MAX_COMPILING = 64
 
 
 class _Mailbox:
-    """Outputs on their way to one reader. One that is ``MAX_UNREAD`` behind misses some, not their content.
+    """Outputs on their way to one reader. One that falls behind misses some, not their content.
 
-    Outputs are cumulative: the newest tells all. Without a bound, a client that stops reading a long stream would make
-    the server keep a copy of its text for each token.
+    Outputs are cumulative: the newest tells all. Each holds a copy of its text, so what a client that stops reading
+    makes the server keep is bounded twice: ``MAX_UNREAD`` outputs, and ``MAX_UNREAD_CHARS`` characters in all of them.
     """
 
     def __init__(self) -> None:
@@ -48,10 +49,14 @@ class _Mailbox:
         self._arrived = asyncio.Event()
 
     def put(self, output: RequestOutput | EngineDeadError) -> None:
-        if len(self._unread) >= MAX_UNREAD and isinstance(output, RequestOutput):
+        if self._unread and isinstance(output, RequestOutput) and self._has_no_room_beside(output):
             self._unread.pop()
         self._unread.append(output)
         self._arrived.set()
+
+    def _has_no_room_beside(self, output: RequestOutput) -> bool:
+        count, chars = len(self._unread), sum(len(completion.text) for completion in output.outputs)
+        return count >= MAX_UNREAD or (count + 1) * chars > MAX_UNREAD_CHARS
 
     async def get(self) -> RequestOutput | EngineDeadError:
         while not self._unread:

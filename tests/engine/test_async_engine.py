@@ -10,7 +10,14 @@ import sys
 import pytest
 
 from minillm_serve import LLM, EngineConfig, RequestError, SamplingParams
-from minillm_serve.engine.async_engine import MAX_UNREAD, AsyncEngine, EngineDeadError
+from minillm_serve.engine.async_engine import (
+    MAX_UNREAD,
+    MAX_UNREAD_CHARS,
+    AsyncEngine,
+    EngineDeadError,
+    _Mailbox,
+)
+from minillm_serve.request import CompletionOutput, RequestMetrics, RequestOutput
 
 GREEDY = SamplingParams(max_tokens=20, temperature=0.0, ignore_eos=True)
 LONG = SamplingParams(max_tokens=400, temperature=0.0, ignore_eos=True)
@@ -233,6 +240,21 @@ def test_a_reader_that_does_not_read_costs_a_bounded_number_of_outputs(tiny_mode
             assert len(first.outputs[0].token_ids) == tokens, "an output does not grow after it was given out"
 
     run(main())
+
+
+@pytest.mark.parametrize("chars", [10, 700, MAX_UNREAD_CHARS // 3, 2 * MAX_UNREAD_CHARS])
+def test_what_nobody_reads_is_bounded_in_characters_too(chars):
+    """Each output has a copy of the whole text: 64 of a long one would be megabytes for one client."""
+    mailbox = _Mailbox()
+    completion = CompletionOutput(0, "x" * chars, ())
+    sent = [RequestOutput(0, "r", None, (1,), (completion,), False, RequestMetrics()) for _ in range(3 * MAX_UNREAD)]
+    for output in sent:
+        mailbox.put(output)
+    held = list(mailbox._unread)
+    expected = [*sent[: len(held) - 1], sent[-1]]
+    assert all(one is other for one, other in zip(held, expected, strict=True))
+    assert len(held) == 1 or len(held) * chars <= MAX_UNREAD_CHARS
+    assert len(held) == min(MAX_UNREAD, max(1, MAX_UNREAD_CHARS // chars))
 
 
 def test_only_the_last_output_comes_if_no_more_are_wanted(tiny_model_dir):

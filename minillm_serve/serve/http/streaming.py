@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 Item = TypeVar("Item")
 
 DONE = b"data: [DONE]\n\n"
-MAX_ARRIVED = 64
+MAX_ARRIVED = 4
 encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
