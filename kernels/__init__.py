@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Ops", "resolve"]
+__all__ = ["HeadNorms", "Ops", "resolve"]
 
 
 def __getattr__(name: str) -> Any:

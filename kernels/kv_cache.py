@@ -36,15 +36,20 @@ def make_kv_cache(
     head_dim: int,
     dtype: torch.dtype,
     quantized: bool = False,
+    device: torch.device | str = "cpu",
 ) -> list[PagedLayer]:
     """An empty cache, one object per layer. ``quantized`` keeps int8 whatever ``dtype`` is."""
     shape = (num_blocks, block_size, kv_heads, head_dim)
 
+    def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        on_cpu = torch.device(device).type == "cpu"
+        return lazy_zeros(shape, dtype) if on_cpu else torch.zeros(shape, dtype=dtype, device=device)
+
     def layer() -> PagedLayer:
         if not quantized:
-            return PagedLayer(lazy_zeros(shape, dtype), lazy_zeros(shape, dtype))
-        codes = [lazy_zeros(shape, torch.int8) for _ in range(2)]
-        return PagedLayer(*codes, *(lazy_zeros(shape[:3], torch.float32) for _ in range(2)))
+            return PagedLayer(empty(shape, dtype), empty(shape, dtype))
+        codes = [empty(shape, torch.int8) for _ in range(2)]
+        return PagedLayer(*codes, *(empty(shape[:3], torch.float32) for _ in range(2)))
 
     return [layer() for _ in range(num_layers)]
 

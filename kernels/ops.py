@@ -10,10 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from minillm_kernels import kv_cache, ref
 from minillm_kernels.cpu.build import library
+
+
+@dataclass(frozen=True)
+class HeadNorms:
+    """RMSNorm of each head's query and key (Qwen3, Gemma 3). q, k: weights [D]."""
+
+    q: Tensor
+    k: Tensor
+    eps: float
 
 
 @dataclass(frozen=True)
@@ -22,23 +32,26 @@ class Ops:
 
     rms_norm(x [T, N], weight [N], eps) -> [T, N]
     add_rms_norm(x [T, N], residual [T, N], weight [N], eps) -> (normed, x + residual); may overwrite residual
+    angles((cos, sin) tables [positions, D/2], positions [T]) -> opaque, what ``attend_qkv`` turns heads by
     rope(qk [T, heads, D] (a slice of qkv), cos [T, D/2], sin [T, D/2]) -> [T, heads, D]; may rotate qk in place
     silu_mul(gate_up [T, 2*N]) -> [T, N]
     gelu_tanh_mul(gate_up [T, 2*N]) -> [T, N]
     pack_linear(weight [out, in]) -> packed; linear(x [T, in], packed, bias [out] | None) -> [T, out]
     pack_linear_int8(weight) -> packed; linear_int8(x [T, in], packed, bias) -> [T, out]: 8-bit weights and activations
-    make_kv_cache(num_layers, num_blocks, block_size, G, D, dtype, quantized) -> one opaque cache per layer
+    make_kv_cache(num_layers, num_blocks, block_size, G, D, dtype, quantized, device) -> one opaque cache per layer
     kv_bytes_per_token(G, D, dtype, quantized) -> bytes of one token in one layer of it
     argmax(x [S, N]) -> [S] int64, the first of the largest
     write_kv(k [T, G, D], v [T, G, D], cache, slots [T]) -> None
     plan_attention(tables [B, max_blocks], seq_lens, query_lens (B ints each), block_size) -> plan, once per step
     attention(q [T, H, D], cache, plan, scale, window) -> [T, H, D]; window 0: a token sees all before it
     attend(q, k, v, cache, slots, plan, scale, window) -> [T, H, D]: write_kv, then attention, in one call
+    fused_attend_qkv: :meth:`attend_qkv` in as few kernels as the backend can; None: of the other rows
     """
 
     name: str
     rms_norm: Callable[[Tensor, Tensor, float], Tensor] = ref.rms_norm
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = ref.add_rms_norm
+    angles: Callable[[tuple[Tensor, Tensor], Tensor], Any] = ref.angles
     rope: Callable[[Tensor, Tensor, Tensor], Tensor] = ref.rope
     silu_mul: Callable[[Tensor], Tensor] = ref.silu_mul
     gelu_tanh_mul: Callable[[Tensor], Tensor] = ref.gelu_tanh_mul
@@ -53,6 +66,37 @@ class Ops:
     plan_attention: Callable[[Tensor, Sequence[int], Sequence[int], int], Any] = ref.plan_attention
     attention: Callable[[Tensor, Any, Any, float, int], Tensor] = ref.attention
     attend: Callable[[Tensor, Tensor, Tensor, Any, Tensor, Any, float, int], Tensor] = ref.attend
+    fused_attend_qkv: Callable[..., Tensor] | None = None
+
+    def attend_qkv(
+        self,
+        qkv: Tensor,
+        norms: HeadNorms | None,
+        angles: Any | None,
+        cache: Any,
+        slots: Tensor,
+        plan: Any,
+        kv_heads: int,
+        scale: float,
+        window: int,
+    ) -> Tensor:
+        """All that lies between two projections: norms of the heads, rotation, KV write, attention -> [T, H, D].
+
+        qkv: [T, H + 2 * kv_heads, D], may be overwritten; norms None: heads are not normalised; angles: from the row of
+        that name, None: not rotated.
+        """
+        if self.fused_attend_qkv is not None:
+            return self.fused_attend_qkv(qkv, norms, angles, cache, slots, plan, kv_heads, scale, window)
+        heads = qkv.shape[1] - 2 * kv_heads
+        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), 1)
+        if norms is not None:
+            q, k = qk.split_with_sizes((heads, kv_heads), 1)
+            q, k = (self.rms_norm(x, weight, norms.eps) for x, weight in ((q, norms.q), (k, norms.k)))
+            qk = torch.cat((q, k), 1)
+        if angles is not None:
+            qk = self.rope(qk, *angles)
+        q, k = qk.split_with_sizes((heads, kv_heads), 1)
+        return self.attend(q, k, v, cache, slots, plan, scale, window)
 
 
 def resolve(backend: str = "auto") -> Ops:

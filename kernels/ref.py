@@ -24,6 +24,12 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     return rms_norm(total, weight, eps), total
 
 
+def angles(tables: tuple[Tensor, Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of each token's position: tables, two [positions, D/2], and positions [T] int64 -> two [T, D/2]."""
+    cos, sin = tables
+    return torch.embedding(cos, positions), torch.embedding(sin, positions)
+
+
 def rope(qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), halves layout as in Llama checkpoints.
 

@@ -10,31 +10,41 @@ class ConfigError(ValueError):
 
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "dtype": ("float32", "bfloat16"),
-    "kv_cache_dtype": ("auto", "int8"),
+    "device": ("cpu", "cuda"),
+    "dtype": ("auto", "float32", "bfloat16"),
+    "load_format": ("auto", "dummy"),
+    "kv_cache_dtype": ("auto", "int8", "fp8"),
     "batching": ("continuous", "static"),
     "scheduling_policy": ("fcfs", "priority"),
     "quantization": (None, "int8"),
     "attention_backend": ("paged", "none"),
-    "kernels": ("auto", "torch", "ref"),
+    "kernels": ("auto", "torch", "ref", "triton"),
 }
+DEFAULT_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
+DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 8192}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How the engine runs a model; names and meanings follow vLLM's flags.
 
+    What a field of ``None`` or ``auto`` stands for may hang on ``device``: once made, a configuration names it.
+
+    Model. device: ``cpu`` or ``cuda``. dtype: ``auto`` is float32 on a CPU, which has no bfloat16 arithmetic worth the
+    name, and bfloat16 on a GPU. load_format: ``auto`` reads the checkpoint; ``dummy`` draws random weights, for
+    measurements. skip_tokenizer_init: no tokenizer is loaded: token ids in, token ids out.
+
     Memory. block_size: tokens per KV block. num_kv_blocks: size of the pool; None: as many as fit in
-    kv_cache_memory_bytes; both None: a share of the memory that is free once the model is loaded. kv_cache_dtype:
-    ``auto`` (the model's dtype) or ``int8``. enable_prefix_caching: keep the blocks of finished requests for later ones
-    that begin alike.
+    kv_cache_memory_bytes; both None: a share of the memory that is free once the model is loaded, on a GPU what is left
+    of gpu_memory_utilization, a share of its whole memory. kv_cache_dtype: ``auto`` (the model's dtype), ``int8`` or,
+    on a GPU, ``fp8``. enable_prefix_caching: keep the blocks of finished requests for later ones that begin alike.
 
     Batch. max_num_seqs: requests in one step. max_num_batched_tokens: token budget of one step, prefill and decode
-    together; its default is a quarter of vLLM's 2048: a CPU takes seconds over 2048 prompt tokens, and with smaller
-    steps the first prompts decode while later ones are still being read. enable_chunked_prefill: a prompt may be read
-    over several steps. batching: ``continuous``, or ``static`` (a new batch starts when the last one has ended whole).
-    scheduling_policy: ``fcfs`` or ``priority``. max_model_len: prompt plus output, in tokens (None: what the model was
-    trained for).
+    together; None: 8192 on a GPU, on a CPU a quarter of vLLM's 2048: it takes seconds over 2048 prompt tokens, and with
+    smaller steps the first prompts decode while later ones are still being read. enable_chunked_prefill: a prompt may
+    be read over several steps. batching: ``continuous``, or ``static`` (a new batch starts when the last one has ended
+    whole). scheduling_policy: ``fcfs`` or ``priority``. max_model_len: prompt plus output, in tokens (None: what the
+    model was trained for).
 
     Guided decoding. json_always_closes: a constrained text is complete within its max_tokens (a request may say
     otherwise: ``structured_outputs.always_closes``); without it, a text that is cut ends with ``length``.
@@ -42,21 +52,28 @@ class EngineConfig:
     guided_cache_mib: memory for compiled constraints, in MiB; those in use stay whatever it says.
 
     Arithmetic. quantization: None or ``int8`` (8-bit weights and activations). attention_backend: ``paged``, or
-    ``none`` (no KV cache: every step reads the whole sequence again). kernels: ``auto`` (compiled where a compiler
-    exists), ``torch`` or ``ref``. num_threads: threads of torch (None: its own choice).
+    ``none`` (no KV cache: every step reads the whole sequence again). kernels: ``auto`` (on a GPU Triton, on a CPU
+    compiled where a compiler exists), ``torch``, ``ref`` or ``triton`` (on a CPU only in Triton's interpreter, with
+    TRITON_INTERPRET=1: to learn from, not to serve). num_threads: threads of torch (None: its own choice).
+
+    GPU. enforce_eager: launch every kernel by itself, without CUDA graphs. async_scheduling: plan and launch a step
+    before the tokens of the one before it have come back; None: on a GPU.
     """
 
     model: str
-    dtype: str = "float32"
+    dtype: str = "auto"
     device: str = "cpu"
+    load_format: str = "auto"
+    skip_tokenizer_init: bool = False
     max_model_len: int | None = None
     block_size: int = 16
     num_kv_blocks: int | None = None
     kv_cache_memory_bytes: int | None = None
+    gpu_memory_utilization: float = 0.9
     kv_cache_dtype: str = "auto"
     enable_prefix_caching: bool = True
     max_num_seqs: int = 128
-    max_num_batched_tokens: int = 512
+    max_num_batched_tokens: int | None = None
     enable_chunked_prefill: bool = True
     batching: str = "continuous"
     scheduling_policy: str = "fcfs"
@@ -67,8 +84,14 @@ class EngineConfig:
     attention_backend: str = "paged"
     kernels: str = "auto"
     num_threads: int | None = None
+    enforce_eager: bool = False
+    async_scheduling: bool | None = None
 
     def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, known))}, got {getattr(self, name)!r}")
+        self._resolve()
         for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "guided_cache_mib"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -76,8 +99,21 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1 when given, got {value}")
-        if self.device != "cpu":
-            raise ConfigError(f"device must be cpu (GPUs come with the Triton kernels), got {self.device!r}")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(map(str, known))}, got {getattr(self, name)!r}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ConfigError(
+                f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}"
+            )
+        if self.device == "cpu" and self.kv_cache_dtype == "fp8":
+            raise ConfigError("kv_cache_dtype fp8 needs device cuda: on a CPU use int8")
+
+    def _resolve(self) -> None:
+        """Put what this device takes by default in the place of ``auto`` and None."""
+        chosen = {
+            "dtype": DEFAULT_DTYPE[self.device] if self.dtype == "auto" else self.dtype,
+            "max_num_batched_tokens": DEFAULT_BATCHED_TOKENS[self.device]
+            if self.max_num_batched_tokens is None
+            else self.max_num_batched_tokens,
+            "async_scheduling": self.device == "cuda" if self.async_scheduling is None else self.async_scheduling,
+        }
+        for name, value in chosen.items():
+            object.__setattr__(self, name, value)

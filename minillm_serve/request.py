@@ -45,6 +45,8 @@ class Request:
 
     ``token_ids`` is prompt plus generated tokens; each step moves ``num_computed`` (tokens whose keys and values
     are in the cache) toward ``num_tokens``. That one inequality is prefill, decode and resume after preemption.
+    Of the plans in flight, num_planned counts the tokens they compute, num_pending those they draw: a step may be
+    planned before the token that it begins with is known.
 
     priority: lower is more urgent (policy ``priority`` alone looks at it). cache_salt: requests share cached prefixes
     only with requests of the same salt (adapter, user); None: neither look anything up nor let others find it.
@@ -67,6 +69,8 @@ class Request:
     prompt_only: bool = False
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     num_computed: int = 0
+    num_planned: int = 0
+    num_pending: int = 0
     arrival_step: int = 0  # steps the scheduler had made when the request came
     rank: tuple[Any, ...] = ()  # its place in every queue, by the scheduling policy; set once, on arrival
     finish_reason: FinishReason | None = None

@@ -87,8 +87,9 @@ def make_kv_cache(
     head_dim: int,
     dtype: torch.dtype,
     quantized: bool = False,
+    device: torch.device | str = "cpu",
 ) -> list[Cache]:
-    """Same contract as :func:`minillm_kernels.kv_cache.make_kv_cache`."""
+    """Same contract as :func:`minillm_kernels.kv_cache.make_kv_cache`, on the CPU."""
     if not _compiled(dtype):
         return kv_cache.make_kv_cache(num_layers, num_blocks, block_size, kv_heads, head_dim, dtype, quantized)
     tokens, store = num_blocks * kv_heads * block_size, torch.int8 if quantized else torch.float32

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm_kernels import Ops
+from minillm_kernels import HeadNorms, Ops
 from minillm_serve.model.config import ModelConfig
 
 
@@ -24,14 +24,23 @@ class PagedAttention:
     slots: Tensor
     plan: Any
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Write this step's k, v: [T, kv_heads, head_dim], then attend. q: [T, heads, head_dim] -> the same shape.
+    def attend(self, layer: int, qkv: Tensor, norms: HeadNorms | None, angles: Any | None) -> Tensor:
+        """Norms of heads, rotation, KV write, attention: qkv [T, heads + 2 * kv_heads, head_dim] to one row per head.
 
         All tokens are written before any query reads: a sequence may read blocks that another fills in this step.
         """
         cache = self.cache
-        window = cache.windows[layer]
-        return cache.ops.attend(q, k, v, cache.layers[layer], self.slots, self.plan, cache.scale, window)
+        return cache.ops.attend_qkv(
+            qkv,
+            norms,
+            angles,
+            cache.layers[layer],
+            self.slots,
+            self.plan,
+            cache.kv_heads,
+            cache.scale,
+            cache.windows[layer],
+        )
 
 
 class KVCache:
@@ -48,13 +57,15 @@ class KVCache:
         block_size: int,
         dtype: torch.dtype,
         quantized: bool = False,
+        device: torch.device | str = "cpu",
     ):
         self.ops = ops
         self.block_size = block_size
         self.scale = config.attention_scale
         self.windows = config.sliding_windows
+        self.kv_heads = config.num_kv_heads
         self.layers = ops.make_kv_cache(
-            config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim, dtype, quantized
+            config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim, dtype, quantized, device
         )
 
     @staticmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from minillm_kernels import Ops, resolve
@@ -14,6 +16,7 @@ from minillm_serve.engine.grammars import GrammarCache
 from minillm_serve.engine.scheduling import build_scheduler
 from minillm_serve.engine.trace import Recorder, Trace
 from minillm_serve.model.config import ModelConfig
+from minillm_serve.model.dummy import DummyCheckpoint
 from minillm_serve.model.linear import Unquantized
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.model.source import open_model
@@ -32,13 +35,14 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     seams = seams or Seams()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    source = open_model(resolve_model(config.model))
+    device, dtype = _device(config), getattr(torch, config.dtype)
+    ops = _ops(config)
+    dummy = DummyCheckpoint(device, dtype) if config.load_format == "dummy" else None
+    source = open_model(resolve_model(config.model), dummy=dummy, tokenizer=not config.skip_tokenizer_init)
     model_config, tokenizer = source.config, source.tokenizer
     max_model_len = _max_model_len(config, model_config)
-    dtype = getattr(torch, config.dtype)
-    ops = resolve(config.kernels)
     method = Int8(ops) if config.quantization == "int8" else Unquantized(ops)
-    weights = load_weights(source.checkpoint, model_config, method, dtype)
+    weights = load_weights(source.checkpoint, model_config, method, dtype, device)
     model = LlamaModel(model_config, weights, ops, max_model_len)
     num_blocks, kv_cache = _kv_storage(config, model_config, ops, dtype, max_model_len)
     scheduler = build_scheduler(config, num_blocks, seams)
@@ -65,10 +69,30 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     admission = Admission(
         tokenizer, grammars, model_config.vocab_size, max_model_len, num_blocks * config.block_size, config
     )
-    if not trace:
-        return EngineCore(admission, scheduler, runner)
-    record = Trace(config, num_blocks)
-    return EngineCore(admission, Recorder(scheduler, record), runner, record)
+    record = Trace(config, num_blocks) if trace else None
+    return EngineCore(
+        admission,
+        scheduler if record is None else Recorder(scheduler, record),
+        runner,
+        record,
+        ahead=config.async_scheduling,
+    )
+
+
+def _device(config: EngineConfig) -> torch.device:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, and torch finds no CUDA GPU here: use device cpu")
+    return torch.device(config.device)
+
+
+def _ops(config: EngineConfig) -> Ops:
+    """The kernels for the device, or a refusal of those that cannot run on it."""
+    if config.device == "cpu" and config.kernels == "triton" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ConfigError(
+            "kernels triton need a GPU, or TRITON_INTERPRET=1 to run them (slowly) in Triton's interpreter"
+        )
+    on_gpu = config.device == "cuda" and config.kernels == "auto"
+    return resolve("triton" if on_gpu else config.kernels)
 
 
 def _kv_storage(

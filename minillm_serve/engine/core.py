@@ -3,11 +3,16 @@
     admission.admit     checks prompt, lengths and schema, or refuses         engine/admission.py
     scheduler.add       queues its samples                                    sched/scheduler.py
     scheduler.schedule  picks this step's tokens, finds them KV blocks        kv/manager.py, kv/block_pool.py
-    runner.execute      runs the model over them, samples the next tokens     runner/, model/, attention/, sample/
+    runner.submit       runs the model over them, samples the next tokens     runner/, model/, attention/, sample/
+    runner.collect      waits for those tokens                                runner/
     scheduler.update    books the tokens, ends requests that are done         sched/scheduler.py
     _advance            turns tokens into text, watches for stop strings      engine/group.py, engine/detokenizer.py
 
 Between scheduler and runner travel only a StepPlan and a StepResult (plan.py): plain ints, easy to log and replay.
+
+One step ahead: with ``ahead``, the next step is planned and submitted before this one's tokens are collected, so that
+the device goes from one to the next while the host books and plans. A request that ends meanwhile has had one token too
+many computed, which nobody sees.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from minillm_serve.engine.trace import Trace
 from minillm_serve.params import PoolingParams, SamplingParams
 from minillm_serve.plan import StepPlan, StepResult
 from minillm_serve.request import FinishReason, Request, RequestOutput
-from minillm_serve.runner.runner import Runner
+from minillm_serve.runner.runner import Runner, Ticket
 from minillm_serve.sched.scheduler import Scheduler
 
 
@@ -65,11 +70,20 @@ class EngineStats:
 class EngineCore:
     """Single-threaded: whoever owns it (LLM, AsyncEngine) makes all calls from one thread at a time."""
 
-    def __init__(self, admission: Admission, scheduler: Scheduler, runner: Runner, trace: Trace | None = None):
+    def __init__(
+        self,
+        admission: Admission,
+        scheduler: Scheduler,
+        runner: Runner,
+        trace: Trace | None = None,
+        ahead: bool = False,
+    ):
         self.admission = admission
         self.scheduler = scheduler
         self.runner = runner
         self.trace = trace
+        self.ahead = ahead
+        self._in_flight: tuple[StepPlan, Ticket] | None = None
         self.on_step: Callable[[StepStats], None] | None = None
         self._active: dict[int, RequestGroup] = {}
         self._samples: dict[int, tuple[RequestGroup, Sample]] = {}  # unfinished ones, by the scheduler's number
@@ -105,20 +119,32 @@ class EngineCore:
             self.scheduler.add(request)
 
     def has_work(self) -> bool:
-        return self.scheduler.has_work()
+        return self.scheduler.has_work() or self._in_flight is not None
 
     def step(self) -> list[RequestOutput]:
         """Compute one step; returns a snapshot of each request that got a token or ended."""
         start = time.monotonic()
-        plan = self.scheduler.schedule()
-        result = self.runner.execute(plan)
+        (plan, ticket), self._in_flight = self._in_flight or self._submit(), None  # lost, if what follows fails
+        following = self._submit(ahead=True) if self._may_run_ahead(plan) else None
+        result = self.runner.collect(ticket)
         changed = self.scheduler.update(plan, result)
+        self._in_flight = following
         self._book_answers(result)
         grown = self._samples_of(changed) if self.on_step is not None else []
         outputs = self._outputs(changed)
-        if self.on_step is not None:
+        if self.on_step is not None and plan.num_tokens:  # ahead, a plan may find that all is said already
             self.on_step(self._step_stats(plan, result, grown, start))
         return outputs
+
+    def _submit(self, ahead: bool = False) -> tuple[StepPlan, Ticket]:
+        plan = self.scheduler.schedule(ahead)
+        return plan, self.runner.submit(plan)
+
+    def _may_run_ahead(self, plan: StepPlan) -> bool:
+        """Whether the step after ``plan`` can be planned without its tokens: nobody in it has a constraint that they
+        move on, or ends with its prompt."""
+        worth_it = self.ahead and bool(plan.num_tokens) and self.scheduler.has_work()
+        return worth_it and self.runner.runs_free(plan.num_tokens)
 
     def _samples_of(self, changed: Iterable[Request]) -> list[Sample]:
         return [self._samples[request.rid][1] for request in changed if request.rid in self._samples]

@@ -40,7 +40,10 @@ class InstantRunner:
     text: list[int]
     seconds: float = 0.0
 
-    def execute(self, plan: StepPlan) -> StepResult:
+    def submit(self, plan: StepPlan) -> StepPlan:
+        return plan
+
+    def collect(self, plan: StepPlan) -> StepResult:
         start = time.perf_counter()
         place = 37 * plan.step
         tokens = {rid: (self.text[(place + 101 * rid) % len(self.text)],) for rid in plan.num_tokens}

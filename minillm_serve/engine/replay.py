@@ -76,7 +76,7 @@ def replay(source: str | Path | dict[str, Any], seams: Seams | None = None) -> I
         elif kind == "reset":
             scheduler.reset_prefix_cache()
         elif kind == "schedule":
-            plan = planned[number] = scheduler.schedule()
+            plan = planned[number] = scheduler.schedule(ahead=bool(rest))
             if number in steps:  # a step that failed was planned, and has no record
                 _compare(number, PLAN_PARTS, plan_record(plan), steps[number])
             yield _state(scheduler, plan)
@@ -134,7 +134,7 @@ def _state(scheduler: Scheduler, plan: StepPlan) -> ReplayedStep:
     return ReplayedStep(
         plan=plan,
         tables={request.rid: kv.table(request.rid) for request in running},
-        num_cached={r.rid: r.num_computed + plan.num_tokens.get(r.rid, 0) for r in running},
+        num_cached={request.rid: request.num_computed + request.num_planned for request in running},
         waiting=tuple(request.rid for request in scheduler.waiting),
         idle=frozenset(block for block in kv.cache.blocks() if kv.cache.is_idle(block)),
     )

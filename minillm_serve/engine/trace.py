@@ -9,9 +9,9 @@ The file is JSON, schema ``minillm-trace/2`` (``trace.schema.json`` next to this
   is left out), the StepResult (``tokens``, ``failed``, and ``forced``: how many of a request's new tokens, the last
   ones, its constraint left no choice about), ``start`` and the seconds that ``schedule``, ``execute`` and
   ``update`` took, and ``running``, ``waiting``, ``free_blocks``, ``cached_blocks`` after the step.
-- ``events``: the calls on the scheduler in their order: ``["add", rid]``, ``["schedule", step]``, ``["update", step]``,
-  ``["finish", rid, reason, stop_reason]`` (an abort, or a stop string found in the text), ``["reset", 0]`` (the prefix
-  cache was emptied).
+- ``events``: the calls on the scheduler in their order: ``["add", rid]``, ``["schedule", step]`` (and ``"ahead"``, where
+  the step before had not come back yet), ``["update", step]``, ``["finish", rid, reason, stop_reason]`` (an abort, or a
+  stop string found in the text), ``["reset", 0]`` (the prefix cache was emptied).
 
 Times are seconds since the trace began. A trace holds the token ids of prompts and answers, because prefix hits depend
 on them: treat it like the conversations themselves, or pass it through :func:`anonymise` before it leaves your hands.
@@ -139,7 +139,7 @@ class Recorder:
         self._scheduler = scheduler
         self._trace = trace
         self._open: dict[int, dict[str, Any]] = {}  # planned, not yet updated
-        self._planned_at = 0.0
+        self._planned_at: dict[int, float] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scheduler, name)
@@ -149,20 +149,20 @@ class Recorder:
         self._trace.requests[request.rid] = request
         self._trace.events.append(["add", request.rid])
 
-    def schedule(self) -> StepPlan:
+    def schedule(self, ahead: bool = False) -> StepPlan:
         start = time.monotonic()
-        plan = self._scheduler.schedule()
-        self._planned_at = time.monotonic()
-        times = {"start": self._trace.seconds(start), "schedule": round(self._planned_at - start, 6)}
+        plan = self._scheduler.schedule(ahead)
+        self._planned_at[plan.step] = planned = time.monotonic()
+        times = {"start": self._trace.seconds(start), "schedule": round(planned - start, 6)}
         self._open[plan.step] = plan_record(plan) | times
-        self._trace.events.append(["schedule", plan.step])
+        self._trace.events.append(["schedule", plan.step, *(["ahead"] if ahead else [])])
         return plan
 
     def update(self, plan: StepPlan, result: StepResult) -> list[Request]:
         start = time.monotonic()
         changed = self._scheduler.update(plan, result)
         step = self._open.pop(plan.step)
-        step["execute"] = round(start - self._planned_at, 6)
+        step["execute"] = round(start - self._planned_at.pop(plan.step), 6)
         step["update"] = round(time.monotonic() - start, 6)
         step["tokens"] = {str(rid): list(tokens) for rid, tokens in result.tokens.items()}
         if result.failed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class KVManager:
         self._tables: dict[int, list[int]] = {}
         self._chains: dict[int, HashChain] = {}  # of requests that may share; the waiting ones keep theirs too
         self._num_full: dict[int, int] = {}  # leading blocks of a table that will never be written again
-        self._promised: list[bytes] = []  # published for the step in flight: not yet written
+        self._promised: deque[list[bytes]] = deque()  # by step in flight: published and not yet written
 
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks that ``num_tokens`` tokens occupy."""
@@ -145,15 +145,19 @@ class KVManager:
                 key = chain.key(index, token_ids)
                 if self.cache.add(key, table[index]):
                     self.pool.share(table[index : index + 1])
-                    self._promised.append(key)
+                    self._promised[-1].append(key)
+
+    def begin_step(self) -> None:
+        """What is published from here on belongs to the next step, which is now being planned."""
+        self._promised.append([])
 
     def written(self) -> None:
-        """The step in flight has been computed: what it published is really there."""
-        self._promised.clear()
+        """The oldest step in flight has been computed: what it published is really there."""
+        self._promised.popleft()
 
     def withdraw_promised(self) -> None:
-        """The step in flight failed: what it published holds nothing. Its requests must be computed again."""
-        self.pool.free(self.cache.withdraw(self._promised))
+        """All steps in flight failed: what they published holds nothing. Their requests must be computed again."""
+        self.pool.free(self.cache.withdraw([key for step in self._promised for key in step]))
         self._promised.clear()
 
     def free(self, rid: int) -> None:
@@ -173,7 +177,8 @@ class KVManager:
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix (the weights changed, say). Running requests go on but publish nothing more."""
         self.pool.free(self.cache.clear())
-        self._promised.clear()
+        for step in self._promised:
+            step.clear()
         for rid in self._tables:
             self._chains.pop(rid, None)
 

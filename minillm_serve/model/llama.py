@@ -5,12 +5,13 @@ Mistral, Qwen2, Qwen3, SmolLM and Gemma are this decoder with other numbers and 
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from minillm_kernels import Ops
+from minillm_kernels import HeadNorms, Ops
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.weights import LayerWeights, Weights
 
@@ -18,8 +19,8 @@ from minillm_serve.model.weights import LayerWeights, Weights
 class Attention(Protocol):
     """What the model needs of an attention backend (see :mod:`minillm_serve.attention.backends`)."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q: [T, heads, head_dim]; k, v: [T, kv_heads, head_dim] -> [T, heads, head_dim]."""
+    def attend(self, layer: int, qkv: Tensor, norms: HeadNorms | None, angles: Any | None) -> Tensor:
+        """qkv: [T, heads + 2 * kv_heads, head_dim] -> [T, heads, head_dim] (see ``Ops.attend_qkv``)."""
         ...
 
 
@@ -34,24 +35,26 @@ class LlamaModel:
         self.weights = weights
         self.ops = ops
         self.activate = {"silu": ops.silu_mul, "gelu_tanh": ops.gelu_tanh_mul}[config.activation]
-        self.embedding_scale = torch.tensor(config.embedding_scale, dtype=weights.dtype)
-        length = max_model_len or config.max_position_embeddings
-        ropes = {rope: rope.table(length, weights.dtype) for rope in set(config.ropes) - {None}}
+        self.embedding_scale = torch.tensor(
+            config.embedding_scale, dtype=weights.dtype, device=weights.embedding.device
+        )
+        length, device = max_model_len or config.max_position_embeddings, weights.embedding.device
+        ropes = {rope: rope.table(length, weights.dtype, device) for rope in set(config.ropes) - {None}}
         self.tables = list(ropes.values())
         self.table_of_layer = [None if rope is None else list(ropes).index(rope) for rope in config.ropes]
 
     def forward(self, ids: Tensor, positions: Tensor, attention: Attention, last: Tensor) -> Tensor:
-        """ids, positions: [T] int64; last: [S] rows whose next token is wanted, ascending -> fp32 logits [S, vocab]."""
+        """ids, positions: [T] int64; last: [S] rows whose next token is wanted, ascending -> logits [S, vocab]."""
         return self.logits(self.hidden(ids, positions, attention, last))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden: [S, hidden] -> fp32 [S, vocab]."""
-        return self.weights.lm_head(hidden).float()
+        """hidden: [S, hidden] -> [S, vocab] in the model's dtype."""
+        return self.weights.lm_head(hidden)
 
     def hidden(self, ids: Tensor, positions: Tensor, attention: Attention, last: Tensor) -> Tensor:
         """The last layer's normalised output [S, hidden] of some rows (arguments as for ``forward``)."""
         ops, weights, eps = self.ops, self.weights, self.config.rms_norm_eps
-        angles = [(torch.embedding(cos, positions), torch.embedding(sin, positions)) for cos, sin in self.tables]
+        angles = [ops.angles(table, positions) for table in self.tables]
         residual = torch.embedding(weights.embedding, ids)
         if self.config.embedding_scale != 1:
             residual = residual * self.embedding_scale
@@ -72,21 +75,10 @@ class LlamaModel:
         return x
 
     def _attention(
-        self, index: int, layer: LayerWeights, x: Tensor, angles: list[tuple[Tensor, Tensor]], attention: Attention
+        self, index: int, layer: LayerWeights, x: Tensor, angles: Sequence[Any], attention: Attention
     ) -> Tensor:
         """x: [T, hidden] -> [T, hidden]."""
-        config, table = self.config, self.table_of_layer[index]
-        qkv = layer.qkv(x).view(x.shape[0], -1, config.head_dim)
-        qk, v = qkv.split_with_sizes((config.num_heads + config.num_kv_heads, config.num_kv_heads), 1)
-        if layer.q_norm is not None:
-            qk = self._norm_heads(qk, layer)
-        if table is not None:
-            qk = self.ops.rope(qk, *angles[table])
-        q, k = qk.split_with_sizes((config.num_heads, config.num_kv_heads), 1)
-        return layer.output(attention.attend(index, q, k, v).flatten(1))
-
-    def _norm_heads(self, qk: Tensor, layer: LayerWeights) -> Tensor:
-        """Each head's query and key over their own root mean square: [T, heads + kv_heads, head_dim] -> the same."""
-        config, norm = self.config, self.ops.rms_norm
-        q, k = qk.split_with_sizes((config.num_heads, config.num_kv_heads), 1)
-        return torch.cat((norm(q, layer.q_norm, config.rms_norm_eps), norm(k, layer.k_norm, config.rms_norm_eps)), 1)
+        table = self.table_of_layer[index]
+        qkv = layer.qkv(x).view(x.shape[0], -1, self.config.head_dim)
+        turn = None if table is None else angles[table]
+        return layer.output(attention.attend(index, qkv, layer.head_norms, turn).flatten(1))

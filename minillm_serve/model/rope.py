@@ -92,10 +92,10 @@ class Rope:
             return _mscale(numbers["factor"], numbers["mscale"]) / _mscale(numbers["factor"], numbers["mscale_all_dim"])
         return _mscale(numbers["factor"], 1.0)
 
-    def table(self, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position below ``length``: two [length, D/2]."""
+    def table(self, length: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """cos and sin of every position below ``length``, worked out on the CPU: two [length, D/2] on ``device``."""
         angles = torch.outer(torch.arange(length).float(), self.frequencies())
-        return (angles.cos() * self.amplitude()).to(dtype), (angles.sin() * self.amplitude()).to(dtype)
+        return tuple((part * self.amplitude()).to(device, dtype) for part in (angles.cos(), angles.sin()))
 
 
 def _llama3(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minillm_serve.config import ConfigError
 from minillm_serve.model.config import ModelConfig
+from minillm_serve.model.dummy import NoTokenizer
 from minillm_serve.model.loader import Checkpoint
 from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.model.weights import TensorSource
@@ -21,9 +22,15 @@ class ModelSource:
     checkpoint: TensorSource
 
 
-def open_model(path: str | Path) -> ModelSource:
-    """Open what :func:`minillm_serve.model.store.resolve_model` found. Raises :class:`ConfigError`."""
-    source = _open_gguf(Path(path)) if Path(path).suffix == ".gguf" else _open_folder(Path(path))
+def open_model(path: str | Path, *, dummy: TensorSource | None = None, tokenizer: bool = True) -> ModelSource:
+    """Open what :func:`minillm_serve.model.store.resolve_model` found. Raises :class:`ConfigError`.
+
+    dummy: where weights come from instead of the files; tokenizer: whether one is loaded.
+    """
+    if Path(path).suffix == ".gguf":
+        source = _open_gguf(Path(path), dummy, tokenizer)
+    else:
+        source = _open_folder(Path(path), dummy, tokenizer)
     if source.tokenizer.vocab_size > source.config.vocab_size:
         raise ConfigError(
             f"{path}: the tokenizer has {source.tokenizer.vocab_size} tokens, the model only {source.config.vocab_size}"
@@ -31,15 +38,19 @@ def open_model(path: str | Path) -> ModelSource:
     return source
 
 
-def _open_folder(folder: Path) -> ModelSource:
+def _open_folder(folder: Path, dummy: TensorSource | None, tokenizer: bool) -> ModelSource:
     config = ModelConfig.from_folder(folder)
-    return ModelSource(config, Tokenizer.from_folder(folder, config.eos_token_ids), Checkpoint(folder))
+    ends = config.eos_token_ids
+    own = Tokenizer.from_folder(folder, ends) if tokenizer else NoTokenizer(ends)
+    return ModelSource(config, own, dummy or Checkpoint(folder))
 
 
-def _open_gguf(path: Path) -> ModelSource:
+def _open_gguf(path: Path, dummy: TensorSource | None, tokenizer: bool) -> ModelSource:
     from minillm_serve.model.gguf_checkpoint import GGUFCheckpoint
     from minillm_serve.model.gguf_tokenizer import gguf_tokenizer
 
     checkpoint = GGUFCheckpoint(path)
     config = ModelConfig.from_hf(checkpoint.config)
-    return ModelSource(config, gguf_tokenizer(checkpoint.file.metadata, config.eos_token_ids), checkpoint)
+    ends = config.eos_token_ids
+    own = gguf_tokenizer(checkpoint.file.metadata, ends) if tokenizer else NoTokenizer(ends)
+    return ModelSource(config, own, dummy or checkpoint)

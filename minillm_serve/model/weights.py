@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from minillm_kernels import HeadNorms
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.linear import Linear, LinearMethod, weight_bytes
 from minillm_serve.model.loader import CheckpointError
@@ -30,14 +31,13 @@ class LayerWeights:
     """One transformer layer; shapes of the weights inside.
 
     qkv: [(heads + 2 * kv_heads) * head_dim, hidden], q rows first, then k, then v; output: [hidden, heads * head_dim];
-    gate_up: [2 * intermediate, hidden], gate rows first; down: [hidden, intermediate]. Norms: [hidden], those of
-    queries and keys [head_dim]; None: the architecture has none there.
+    gate_up: [2 * intermediate, hidden], gate rows first; down: [hidden, intermediate]. Norms: [hidden]; None: the
+    architecture has none there.
     """
 
     input_norm: Tensor
     qkv: Linear
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    head_norms: HeadNorms | None
     output: Linear
     output_norm: Tensor | None
     mlp_norm: Tensor
@@ -63,7 +63,13 @@ class Weights:
         return sum(map(weight_bytes, [*layers, self.lm_head]))
 
 
-def load_weights(source: TensorSource, config: ModelConfig, method: LinearMethod, dtype: torch.dtype) -> Weights:
+def load_weights(
+    source: TensorSource,
+    config: ModelConfig,
+    method: LinearMethod,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> Weights:
     """Read a checkpoint layer by layer and hand its matrices to ``method``: of the whole model only one copy exists.
 
     Raises CheckpointError on a tensor that is missing, misshapen or used by nothing.
@@ -74,17 +80,20 @@ def load_weights(source: TensorSource, config: ModelConfig, method: LinearMethod
 
     def read(name: str, *shape: int) -> Tensor:
         used.add(name)
-        return source.read(name, shape).to(dtype)
+        return source.read(name, shape).to(device, dtype)
 
     def norm(name: str, size: int = hidden) -> Tensor:
         used.add(name)
-        return (source.read(name, (size,)).float() + config.norm_offset).to(dtype)
+        return (source.read(name, (size,)).float() + config.norm_offset).to(device, dtype)
 
     def linear(prefix: str, rows: dict[str, int], columns: int, bias: bool) -> Linear:
         """One layer of the projections ``rows`` (name -> outputs), which read the same ``columns`` inputs."""
         weights = [read(f"{prefix}{name}.weight", count, columns) for name, count in rows.items()]
         biases = [read(f"{prefix}{name}.bias", count) for name, count in rows.items()] if bias else None
         return method.make(_joined(weights), biases and _joined(biases))
+
+    def head_norms(prefix: str) -> HeadNorms:
+        return HeadNorms(*(norm(f"{prefix}{x}_norm.weight", dim) for x in "qk"), config.rms_norm_eps)
 
     def read_layer(index: int) -> LayerWeights:
         layer = f"model.layers.{index}."
@@ -93,8 +102,7 @@ def load_weights(source: TensorSource, config: ModelConfig, method: LinearMethod
         return LayerWeights(
             input_norm=norm(f"{layer}input_layernorm.weight"),
             qkv=linear(attn, {"q_proj": q_rows, "k_proj": kv_rows, "v_proj": kv_rows}, hidden, config.qkv_bias),
-            q_norm=norm(f"{attn}q_norm.weight", dim) if config.qk_norm else None,
-            k_norm=norm(f"{attn}k_norm.weight", dim) if config.qk_norm else None,
+            head_norms=head_norms(attn) if config.qk_norm else None,
             output=linear(attn, {"o_proj": hidden}, q_rows, config.output_bias),
             output_norm=norm(f"{layer}post_attention_layernorm.weight") if sandwich else None,
             mlp_norm=norm(f"{layer}{before_mlp}_layernorm.weight"),

@@ -18,8 +18,9 @@ from minillm_serve.runner.sampling_state import SamplingState
 class StepBatch:
     """One step laid flat. T tokens of B sequences; S of the sequences sample a token at the end of the step.
 
-    ids, positions, slots: [T]; rows: [B] batch rows; starts: [B + 1] offsets into T; seq_lens: [B] tokens in cache
-    after the step; tables: [B, blocks]; sampling: [S] indices into B whose last known token is computed now.
+    ids, positions, slots: [T]; an id of -1 is the one that its row drew last, in a step that has not come back yet.
+    rows: [B] batch rows; starts: [B + 1] offsets into T; seq_lens: [B] tokens in cache after the step; tables:
+    [B, blocks]; sampling: [S] indices into B whose last token is computed now; drawn_at: [S] index of the token drawn.
     """
 
     rids: tuple[int, ...]
@@ -31,6 +32,7 @@ class StepBatch:
     seq_lens: NDArray[np.int64]
     tables: NDArray[np.int64]
     sampling: NDArray[np.int64]
+    drawn_at: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class ToldOfPrompts:
 
 
 NOTHING_TOLD = ToldOfPrompts()
+UNKNOWN = -1  # in the place of a token that is drawn and has not come back
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class PersistentBatch:
         self.sampling = SamplingState(max_num_seqs, guide_for, eos_token_ids)
         self._pooled: dict[int, bool] = {}  # rows from which no token is drawn -> whether hidden states are wanted
         self._row: dict[int, int] = {}
+        self._owner = np.full(max_num_seqs, -1, np.int64)  # the request of each row
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
 
     def __len__(self) -> int:
@@ -105,9 +109,16 @@ class PersistentBatch:
             self.num_blocks[row] += len(blocks)
         return self._flatten(plan)
 
+    def runs_free(self, rids: Iterable[int]) -> bool:
+        """Whether what these requests compute next hangs on nothing that the host must first learn of their tokens."""
+        held = {row for row, constraints in self.sampling.constraints.items() if not constraints.runs_free}
+        held.update(self._pooled, self.sampling.prompt_logprobs)
+        return not held or held.isdisjoint(self._row[rid] for rid in rids)
+
     def _insert(self, init: RequestInit) -> None:
         row = self._row[init.rid] = self._free_rows.pop()
         count = len(init.token_ids)
+        self._owner[row] = init.rid
         self.tokens[row, :count] = init.token_ids
         self.num_tokens[row], self.num_computed[row], self.num_blocks[row] = count, init.num_computed, 0
         self.sampling.insert(row, init)
@@ -119,6 +130,7 @@ class PersistentBatch:
             if (row := self._row.pop(rid, None)) is not None:
                 self.sampling.remove(row)
                 self._pooled.pop(row, None)
+                self._owner[row] = -1
                 self._free_rows.append(row)
 
     def _flatten(self, plan: StepPlan) -> StepBatch:
@@ -135,6 +147,7 @@ class PersistentBatch:
         complete = computed + counts == self.num_tokens[rows]
         if self._pooled:
             complete &= [row not in self._pooled for row in rows.tolist()]
+        sampling = np.flatnonzero(complete)
         return StepBatch(
             rids=rids,
             rows=rows,
@@ -144,8 +157,17 @@ class PersistentBatch:
             starts=starts,
             seq_lens=computed + counts,
             tables=self.tables[rows, : self.num_blocks[rows].max(initial=0)],
-            sampling=np.flatnonzero(complete),
+            sampling=sampling,
+            drawn_at=self.num_tokens[rows[sampling]],
         )
+
+    def advance(self, batch: StepBatch) -> None:
+        """The step is under way: the next one may be laid out, with ids of -1 where this one's draws belong."""
+        self.num_computed[batch.rows] = batch.seq_lens
+        rows = batch.rows[batch.sampling]
+        room = batch.drawn_at < self.tokens.shape[1]  # a request's last token is never computed on
+        self.tokens[rows[room], batch.drawn_at[room]] = UNKNOWN
+        self.num_tokens[rows] += 1
 
     def prompt_parts(self, batch: StepBatch) -> list[PromptPart]:
         """What this step tells about prompts whose log-probabilities were asked for. Before ``book``."""
@@ -181,20 +203,22 @@ class PersistentBatch:
         logprobs: Mapping[int, tuple[TokenLogprobs, ...]] | None = None,
         told: ToldOfPrompts = NOTHING_TOLD,
     ) -> StepResult:
-        """Record a finished step. sampled: [S] ids for ``batch.sampling``; forbidden: [S], where no token was left that
-        the request allows: the one drawn all the same must not reach its text."""
-        self.num_computed[batch.rows] = batch.seq_lens
+        """Record what an advanced step drew.
+
+        sampled: [S] ids for ``batch.sampling``; forbidden: [S], where no token was left that the request allows: the
+        one drawn all the same must not reach its text.
+        """
         rows = batch.rows[batch.sampling]
-        room = self.num_tokens[rows] < self.tokens.shape[1]  # a request's last token is never computed on
-        self.tokens[rows[room], self.num_tokens[rows[room]]] = sampled[room]
-        self.num_tokens[rows] += 1
+        theirs = self._owner[rows] == np.array(batch.rids, np.int64)[batch.sampling]  # else: gone, the row is another's
+        kept = theirs & (batch.drawn_at < self.tokens.shape[1])
+        self.tokens[rows[kept], batch.drawn_at[kept]] = sampled[kept]
         tokens = {batch.rids[at]: (token,) for at, token in zip(batch.sampling.tolist(), sampled.tolist(), strict=True)}
         failed: list[int] = []
         forced: dict[int, int] = {}
         if self.sampling.constraints:
             banned = set() if forbidden is None else set(np.flatnonzero(forbidden).tolist())
             for index, (at, row) in enumerate(zip(batch.sampling.tolist(), rows.tolist(), strict=True)):
-                if row not in self.sampling.constraints:
+                if row not in self.sampling.constraints or not theirs[index]:
                     continue
                 rid = batch.rids[at]
                 new = NewTokens(()) if index in banned else self.sampling.draw(row, int(sampled[index]))

@@ -56,7 +56,9 @@ def filled(rows: int, params: SamplingParams, steps: int = 0) -> PersistentBatch
     inits = tuple(RequestInit(rid, prompt, PROMPT_TOKENS, params, seed=rid) for rid in range(rows))
     blocks = {rid: tuple(range(PROMPT_TOKENS // BLOCK_SIZE)) for rid in range(rows)}
     plan = StepPlan(0, dict.fromkeys(range(rows), PROMPT_TOKENS), inits, blocks)
-    batch.book(batch.apply(plan), np.zeros(rows, np.int64))
+    laid_out = batch.apply(plan)
+    batch.advance(laid_out)
+    batch.book(laid_out, np.zeros(rows, np.int64))
     return batch
 
 
@@ -72,6 +74,7 @@ def measure_batch(rows: int, params: SamplingParams, steps: int, vocab_size: int
         at = laid_out.rows[laid_out.sampling]
         batch.sampling.settings(at, batch.num_tokens[at])
         batch.sampling.edits(at, vocab_size)
+        batch.advance(laid_out)
         batch.book(laid_out, sampled)
 
     return timed(one_step, steps)

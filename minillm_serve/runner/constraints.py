@@ -104,6 +104,11 @@ class Constraints:
         return self.params.structured_outputs is not None
 
     @property
+    def runs_free(self) -> bool:
+        """Whether it says the same of every token: the next may be drawn before the host knows the last."""
+        return not (self.guided or self.seen or self.params.bad_words_ids or self.params.min_tokens)
+
+    @property
     def closes(self) -> bool:
         return self.guide is not None and self.guide.closes
 

@@ -1,8 +1,13 @@
-"""Plan in, tokens out: the runner owns the tensors (KV cache, persistent batch, sampler state) and runs the model."""
+"""Plan in, tokens out: the runner owns the tensors (KV cache, persistent batch, sampler state) and runs the model.
+
+A step is two calls. ``submit`` launches all of its work and waits for none of it; ``collect`` waits for the tokens. In
+between, the next plan may be submitted: tokens that are drawn and not yet back are read where they lie, on the device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,17 +19,33 @@ from minillm_serve.model.llama import Attention, LlamaModel
 from minillm_serve.plan import StepPlan, StepResult, TokenLogprobs
 from minillm_serve.runner.batch import (
     NOTHING_TOLD,
+    UNKNOWN,
     PersistentBatch,
     PooledPart,
     PromptPart,
     StepBatch,
     ToldOfPrompts,
 )
-from minillm_serve.sample.logprobs import describe
+from minillm_serve.sample.logprobs import Named, describe
 from minillm_serve.sample.masks import forbid
 from minillm_serve.sample.sampler import SampleSettings, sample
 
 DESCRIBED_ROWS = 64  # prompt positions whose logits exist at once: 12 MB for a vocabulary of 49,152
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A step under way, to be given to :meth:`Runner.collect`.
+
+    sampled: [S] ids of ``batch.sampling``; forbidden: [S] where no token was left that a request allows, None: nowhere;
+    described: indices into S, the raw logits of those rows, and what each wants to know of them.
+    """
+
+    batch: StepBatch
+    sampled: Tensor
+    forbidden: Tensor | None = None
+    described: tuple[Sequence[int], Tensor, Sequence[Named]] | None = None
+    told: ToldOfPrompts = NOTHING_TOLD
 
 
 class Runner:
@@ -41,16 +62,22 @@ class Runner:
         self.kv_cache = kv_cache
         self.batch = batch
         self.sample = sample_fn
+        self.device = model.weights.embedding.device
+        self.last_drawn = torch.zeros(len(batch.tokens), dtype=torch.int64, device=self.device)  # of each batch row
 
-    @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
         """Compute ``plan.num_tokens`` tokens of each request; sample for those whose known tokens are then all in."""
+        return self.collect(self.submit(plan))
+
+    @torch.inference_mode()
+    def submit(self, plan: StepPlan) -> Ticket:
+        """Launch a step. Plans come back from :meth:`collect` in the order in which they were submitted."""
         batch = self.batch.apply(plan)
         if not batch.rids:
-            return StepResult({})
+            return Ticket(batch, self.last_drawn[:0])
         attention = self.kv_cache.plan(
-            slots=torch.from_numpy(batch.slots),
-            tables=torch.from_numpy(batch.tables),
+            slots=self._put(batch.slots),
+            tables=self._put(batch.tables),
             seq_lens=batch.seq_lens.tolist(),
             query_lens=np.diff(batch.starts).tolist(),
         )
@@ -61,43 +88,65 @@ class Runner:
             logits, told = self._look_at_prompts(batch, attention, last, parts, pooled)
         else:
             logits, told = self._run(self.model.forward, batch, attention, last), NOTHING_TOLD
-        if not len(last):
-            return self.batch.book(batch, last, told=told)
-        return self._sample(batch, logits, told)
+        ticket = self._sample(batch, logits, told) if len(last) else Ticket(batch, self.last_drawn[:0], told=told)
+        self.last_drawn[self._put(batch.rows[batch.sampling])] = ticket.sampled
+        self.batch.advance(batch)
+        return ticket
+
+    @torch.inference_mode()
+    def collect(self, ticket: Ticket) -> StepResult:
+        """Wait for a step, and book what it drew."""
+        batch, logprobs = ticket.batch, {}
+        if ticket.described is not None:
+            at, raw, named = ticket.described
+            entries = describe(raw, ticket.sampled[self._put(at)], named)
+            rids = (batch.rids[batch.sampling[index]] for index in at)
+            logprobs = {rid: (entry,) for rid, entry in zip(rids, entries, strict=True)}
+        forbidden = None if ticket.forbidden is None else ticket.forbidden.numpy(force=True)
+        return self.batch.book(batch, ticket.sampled.numpy(force=True), forbidden, logprobs, ticket.told)
+
+    def runs_free(self, rids: Iterable[int]) -> bool:
+        """Whether the next step of all these requests can be submitted before this one's tokens are collected."""
+        return self.batch.runs_free(rids)
+
+    def _put(self, values: NDArray | Sequence[int]) -> Tensor:
+        """On the device."""
+        return torch.as_tensor(values).to(self.device, non_blocking=True)
 
     def _run(
         self, model: Callable[..., Tensor], batch: StepBatch, attention: Attention, last: NDArray[np.int64]
     ) -> Tensor:
-        ids, positions = torch.from_numpy(batch.ids), torch.from_numpy(batch.positions)
-        return model(ids, positions, attention, torch.from_numpy(last))
+        ids = self._put(batch.ids)
+        unknown = np.flatnonzero(batch.ids == UNKNOWN)
+        if len(unknown):
+            rows = batch.rows[np.searchsorted(batch.starts, unknown, side="right") - 1]
+            ids[self._put(unknown)] = self.last_drawn[self._put(rows)]
+        return model(ids, self._put(batch.positions), attention, self._put(last))
 
-    def _sample(self, batch: StepBatch, logits: Tensor, told: ToldOfPrompts) -> StepResult:
+    def _sample(self, batch: StepBatch, logits: Tensor, told: ToldOfPrompts) -> Ticket:
         """logits: [S, vocab], changed in place once the rows that ask for log-probabilities have been set aside."""
-        state, rows = self.batch.sampling, batch.rows[batch.sampling]
+        state, rows, logits = self.batch.sampling, batch.rows[batch.sampling], logits.float()
         asked = [at for at, row in enumerate(rows.tolist()) if row in state.logprobs] if state.logprobs else []
-        raw = logits[torch.tensor(asked)] if asked else None
+        described = (
+            (asked, logits[self._put(asked)], [state.logprobs[int(rows[at])] for at in asked]) if asked else None
+        )
         edits = state.edits(rows, logits.shape[1])
         if edits is not None:
             edits.apply(logits)
-        settings = state.settings(rows, self.batch.num_tokens[rows])
+        settings = state.settings(rows, batch.drawn_at)
         sampled = self.sample(logits, settings)
         forbidden = None
         if edits is not None:
             self._draw_again(logits, settings, rows, sampled)
-            forbidden = torch.isneginf(logits.gather(1, sampled.unsqueeze(1))[:, 0]).numpy()
-        logprobs = {}
-        if raw is not None:
-            entries = describe(raw, sampled[torch.tensor(asked)], [state.logprobs[int(rows[at])] for at in asked])
-            rids = (batch.rids[batch.sampling[at]] for at in asked)
-            logprobs = {rid: (entry,) for rid, entry in zip(rids, entries, strict=True)}
-        return self.batch.book(batch, sampled.numpy(), forbidden, logprobs, told)
+            forbidden = torch.isneginf(logits.gather(1, sampled.unsqueeze(1))[:, 0])
+        return Ticket(batch, sampled, forbidden, described, told)
 
     def _draw_again(self, logits: Tensor, settings: SampleSettings, rows: NDArray[np.int64], sampled: Tensor) -> None:
         """Replace tokens after which a text could no longer be completed within its max_tokens."""
-        masks = self.batch.sampling.narrowed(rows, sampled.numpy())
+        masks = self.batch.sampling.narrowed(rows, sampled.numpy(force=True))
         if masks is not None:
             forbid(logits, masks.at, masks.words)
-            at = torch.tensor(masks.at)
+            at = self._put(masks.at)
             sampled[at] = self.sample(logits[at], settings[at])
 
     def _look_at_prompts(
@@ -116,7 +165,7 @@ class Runner:
         hidden = self._run(self.model.hidden, batch, attention, wanted)
 
         def rows_of(flat: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(np.searchsorted(wanted, flat))
+            return self._put(np.searchsorted(wanted, flat))
 
         described = {part.rid: (part.start, self._describe(hidden, rows_of(part.flat), part)) for part in parts}
         sums = {p.rid: (p.start, tuple(hidden[rows_of(p.flat)].double().sum(0).tolist())) for p in pooled}
@@ -126,7 +175,7 @@ class Runner:
     def _describe(self, hidden: Tensor, rows: Tensor, part: PromptPart) -> tuple[TokenLogprobs, ...]:
         """A few positions at a time: their logits are as wide as the vocabulary."""
         entries: list[TokenLogprobs] = []
-        tokens = torch.from_numpy(part.tokens).long()
+        tokens = self._put(part.tokens).long()
         for some, their in zip(rows.split(DESCRIBED_ROWS), tokens.split(DESCRIBED_ROWS), strict=True):
-            entries += describe(self.model.logits(hidden[some]), their, [part.count] * len(some))
+            entries += describe(self.model.logits(hidden[some]).float(), their, [part.count] * len(some))
         return tuple(entries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -72,8 +73,8 @@ class Scheduler:
         self.num_preemptions = 0
         self._requests: dict[int, Request] = {}
         self._queued: dict[int, tuple[int, float]] = {}  # waiting since: last step before, seconds
-        self._dropped: list[int] = []  # the runner may still hold their state: named in each plan until one comes back
-        self._in_flight: StepPlan | None = None
+        self._dropped: list[int] = []  # the runner may still hold their state: the next plan names them
+        self._in_flight: deque[StepPlan] = deque()
         self._static_seats = 0
         self._step = 0
         self._arrivals = itertools.count()
@@ -100,16 +101,24 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._requests)
 
-    def schedule(self) -> StepPlan:
-        """Decide the next step: decodes and prompt chunks already running, then new requests while budget lasts."""
-        if self._in_flight is not None:
-            self._recover(self._in_flight)
+    def schedule(self, ahead: bool = False) -> StepPlan:
+        """Decide the next step: decodes and prompt chunks already running, then new requests while budget lasts.
+
+        ahead: the plan before this one is still in flight, and this one goes on from where that one will end. Without
+        it, a plan that has not come back never will: the runner failed.
+        """
+        if self._in_flight and not ahead:
+            self._recover()
+        assert len(self._in_flight) <= 1, "only one plan may be in flight when the next is made"
         self._step += 1
+        self.kv.begin_step()
         draft = _Draft(budget=self.max_num_batched_tokens)
         self._continue_running(draft)
         if not draft.preempted:
             self._admit_waiting(draft)
-        self._in_flight = plan = draft.plan(self._step, self._dropped)
+        plan = draft.plan(self._step, self._dropped)
+        self._in_flight.append(plan)
+        self._dropped = []
         return plan
 
     def _continue_running(self, draft: _Draft) -> None:
@@ -118,9 +127,12 @@ class Scheduler:
         for request in self.running:  # shrinks at its tail while we walk: victims come from there, not yet planned
             if budget == 0:
                 break
-            rid, end = request.rid, len(request.token_ids)
-            if (count := end - request.num_computed) > budget:
-                count, end = budget, request.num_computed + budget
+            rid, known = request.rid, len(request.token_ids)
+            end, done = known + request.num_pending, request.num_computed + request.num_planned
+            if (count := end - done) > budget:
+                count, end = budget, done + budget
+            if count == 0 or (request.num_pending and end >= request.max_total_tokens):  # what is in flight ends it
+                continue
             while (blocks := kv.grow(rid, end)) is None:
                 draft.preempted.append(self._preempt_last())
                 if draft.preempted[-1] == rid:
@@ -130,8 +142,10 @@ class Scheduler:
                 budget -= count
                 if blocks:
                     draft.new_blocks[rid] = blocks
-                if end % kv.block_size < count:  # the edge of a block is passed: it is full, let others find it
-                    kv.publish(rid, request.token_ids, end)
+                self._book_planned(request, count)
+                # The edge of a block is passed: it is full, let others find it. Unknown tokens have no key.
+                if (known := min(known, end)) % kv.block_size <= count:
+                    kv.publish(rid, request.token_ids, known)
         draft.budget = budget
 
     def _admit_waiting(self, draft: _Draft) -> None:
@@ -149,10 +163,18 @@ class Scheduler:
             kv.publish(request.rid, request.token_ids, cached + count)
             draft.new_requests.append(self._admit(request, cached))
             draft.num_tokens[request.rid], draft.new_blocks[request.rid] = count, blocks
+            self._book_planned(request, count)
             draft.budget -= count
             seats -= 1
         # A static batch goes on filling in the next step only if the token budget alone kept somebody out.
         self._static_seats = seats if self.waiting else 0
+
+    def _book_planned(self, request: Request, count: int) -> None:
+        """``count`` more of its tokens are in flight; where they are the last, so is a token yet to be drawn."""
+        request.num_planned += count
+        end = request.num_computed + request.num_planned
+        if end == len(request.token_ids) + request.num_pending and not request.prompt_only:
+            request.num_pending += 1
 
     def _free_seats(self) -> int:
         """How many requests may join in this step."""
@@ -205,7 +227,7 @@ class Scheduler:
         """Take all blocks of the running request of highest rank; what the cache forgets of it is computed again."""
         victim = self.running.pop()
         self.kv.free(victim.rid)
-        victim.num_computed = 0
+        victim.num_computed = victim.num_planned = 0
         victim.metrics.num_preemptions += 1
         self.num_preemptions += 1
         self._static_seats = 0
@@ -218,27 +240,32 @@ class Scheduler:
         request.metrics.waiting_steps += max(0, self._step - 1 - step)
         request.metrics.waiting_s += time.monotonic() - since
 
-    def _recover(self, failed: StepPlan) -> None:
-        """The last plan never came back (the runner failed): nobody knows what it wrote, so all running start over."""
+    def _recover(self) -> None:
+        """Plans never came back (the runner failed): nobody knows what they wrote, so all running start over."""
         self.kv.withdraw_promised()
-        dropped = [*self._dropped, *failed.preempted]
+        dropped = [rid for plan in self._in_flight for rid in (*plan.finished, *plan.preempted)] + self._dropped
         while self.running:
             dropped.append(self._preempt_last())
+        for request in self._requests.values():
+            request.num_pending = 0
+        self._in_flight.clear()
         self._dropped = list(dict.fromkeys(dropped))
 
     def update(self, plan: StepPlan, result: StepResult) -> list[Request]:
         """Book what the runner computed. Returns the requests that got new tokens (finished ones among them)."""
+        assert plan is self._in_flight.popleft(), "plans come back in the order in which they were made"
         self.kv.written()
-        self._in_flight = None
-        self._dropped = self._dropped[len(plan.finished) :]
         requests, sampled, failed = self._requests, result.tokens, result.failed
         changed = []
         for rid, count in plan.num_tokens.items():
             request = requests.get(rid)
-            if request is None:  # aborted while the step ran
+            if request is None:  # aborted while the step ran, or ended by the token of the step before
                 continue
-            request.num_computed += count
+            if request.num_planned:  # else it was preempted while the step ran: what was computed is lost
+                request.num_computed += count
+                request.num_planned -= count
             if rid in sampled:
+                request.num_pending -= 1
                 changed.append(request)
                 for token in sampled[rid]:
                     self._append(request, token)
@@ -303,8 +330,11 @@ class Scheduler:
         assert self._queued.keys() == {request.rid for request in self.waiting}, "waiting times differ from the queue"
         assert self.kv.tables().keys() == {request.rid for request in self.running}, "tables differ from running"
         for request in self.waiting:
-            assert request.num_computed == 0, f"request {request.rid} waits with computed tokens"
+            assert request.num_computed == request.num_planned == 0, f"request {request.rid} waits with computed tokens"
         for request in self.running:
             assert 0 <= request.num_computed < request.num_tokens, f"request {request.rid} has nothing to compute"
+            planned = sum(plan.num_tokens.get(request.rid, 0) for plan in self._in_flight)
+            assert request.num_planned == planned, f"request {request.rid}: num_planned is not what is in flight"
+            assert request.num_pending <= len(self._in_flight), f"request {request.rid} awaits more tokens than plans"
             room = len(self.kv.table(request.rid)) * self.kv.block_size
             assert request.num_computed <= room, f"request {request.rid} has more computed tokens than room"

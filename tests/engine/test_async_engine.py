@@ -152,7 +152,7 @@ def test_a_dead_step_thread_ends_every_stream_with_an_error(tiny_model_dir, monk
             def explode(plan):
                 raise RuntimeError("boom")
 
-            engine.core.runner.execute = explode
+            engine.core.runner.submit = explode
             results = await asyncio.gather(*streams, return_exceptions=True)
             assert all(isinstance(result, EngineDeadError) for result in results)
             assert engine.errored

@@ -12,14 +12,14 @@ from minillm_serve.engine import overhead
 @pytest.mark.parametrize("way", overhead.WAYS)
 def test_every_running_request_gets_a_token_in_every_step(tiny_model_dir, way):
     asked = []
-    execute = overhead.InstantRunner.execute
+    collect = overhead.InstantRunner.collect
 
     def counted(runner, plan):
         asked.append(list(plan.num_tokens.values()))
-        return execute(runner, plan)
+        return collect(runner, plan)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overhead.InstantRunner, "execute", counted)
+        patch.setattr(overhead.InstantRunner, "collect", counted)
         result = overhead.measure(str(tiny_model_dir), way, num_running=5, steps=12)
     assert len(asked[0]) == 5 and asked[1:] == [[1] * 5] * 12, "one step of prefill, then decodes alone"
     assert 0 < result["ms_min"] <= result["ms_median"] <= result["ms_p99"]

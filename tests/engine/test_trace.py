@@ -166,10 +166,10 @@ def test_a_failed_step_is_replayed_too(tiny_model_dir):
     core = llm.core
     core.add("a", core.prepare(PROMPTS[0], SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)))
     core.step()
-    execute, core.runner.execute = core.runner.execute, lambda plan: 1 / 0
+    submit, core.runner.submit = core.runner.submit, lambda plan: 1 / 0
     with pytest.raises(ZeroDivisionError):
         core.step()
-    core.runner.execute = execute
+    core.runner.submit = submit
     while core.has_work():
         core.step()
     trace = json.loads(json.dumps(core.trace.content()))

@@ -15,6 +15,7 @@ PROMPT = list(range(10, 23))  # 13 tokens: three full blocks and one token
 
 def admit(kv: KVManager, rid: int, tokens: list[int], salt: tuple[str, ...] | None = ()) -> int:
     """Admit and compute a whole prompt; returns how many of its tokens were found."""
+    kv.begin_step()
     hit = kv.lookup(rid, tokens, salt)
     assert kv.admit(rid, hit, len(tokens)) is not None
     kv.publish(rid, tokens, len(tokens))
@@ -67,6 +68,7 @@ def test_generated_blocks_are_cached_like_prompts():
     admit(kv, 0, tokens)
     for token in (70, 71, 72, 73):
         tokens.append(token)
+        kv.begin_step()
         kv.grow(0, len(tokens))
         kv.publish(0, tokens, len(tokens))
         kv.written()
@@ -122,6 +124,7 @@ def test_equal_blocks_written_twice_are_cached_once_and_tables_stay_as_they_are(
     for rid in (0, 1):  # side by side, before either has published
         kv.admit(rid, kv.lookup(rid, PROMPT, ()), len(PROMPT))
     tables = kv.tables()
+    kv.begin_step()
     for rid in (0, 1):
         kv.publish(rid, PROMPT, len(PROMPT))
     kv.written()
@@ -136,6 +139,7 @@ def test_equal_blocks_written_twice_are_cached_once_and_tables_stay_as_they_are(
 def test_a_step_that_failed_published_nothing():
     kv = KVManager(16, SIZE)
     admit(kv, 0, PROMPT[:8])
+    kv.begin_step()
     kv.admit(1, kv.lookup(1, PROMPT, ()), 13)
     kv.publish(1, PROMPT, 13)
     assert kv.peek(PROMPT) == 12, "found by a sibling of the same step"

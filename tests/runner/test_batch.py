@@ -91,6 +91,7 @@ class Driver:
                 known.tokens.append(self.random.randrange(1000))
                 expected[rid] = (known.tokens[-1],)
         sampled = [token for (token,) in expected.values()]
+        self.batch.advance(got)
         result = self.batch.book(got, np.array(sampled, np.int64))
         assert result.tokens == expected
         assert len(self.batch) == len(self.running)
@@ -146,5 +147,6 @@ def test_a_forbidden_draw_fails_its_own_request_alone():
     banned = SamplingParams(allowed_token_ids=[5])
     inits = (RequestInit(0, (1, 2), 2, banned, 0), RequestInit(1, (3,), 1, SamplingParams(), 0))
     got = batch.apply(StepPlan(1, {0: 2, 1: 1}, inits, {0: (0,), 1: (1,)}))
+    batch.advance(got)
     result = batch.book(got, np.array([9, 9]), forbidden=np.array([True, False]))
     assert (result.failed, result.tokens) == ((0,), {1: (9,)})

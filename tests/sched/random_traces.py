@@ -10,7 +10,7 @@ from simulator import EOS, Device, DeviceError
 
 from minillm_serve.kv.manager import KVManager
 from minillm_serve.params import SamplingParams
-from minillm_serve.plan import StepPlan
+from minillm_serve.plan import StepPlan, StepResult
 from minillm_serve.request import FinishReason, Request
 from minillm_serve.sched.policy import FCFS, Priority
 from minillm_serve.sched.scheduler import Scheduler
@@ -42,6 +42,7 @@ class Case:
     failures: dict[int, str] = field(default_factory=dict)  # step -> where the device fails
     abort_on_failure: bool = True
     jumps: bool = False
+    ahead: frozenset[int] = frozenset()  # steps after which the next is planned before their tokens are booked
     resets: frozenset[int] = frozenset()
 
     @property
@@ -101,8 +102,13 @@ def random_case(seed: int) -> Case:
         failures={random.randrange(30): random.choice(["before", "applied", "written"]) for _ in range(_few(random))},
         abort_on_failure=random.random() < 0.5,
         resets=frozenset(random.randrange(40) for _ in range(_few(random))),
-        jumps=random.random() < 0.4,
+        **random.choice([{}, {"jumps": True}, {"ahead": _ahead(random)}]),
     )
+
+
+def _ahead(random: Random) -> frozenset[int]:
+    """Nearly always one step ahead, now and then not."""
+    return frozenset(step for step in range(MAX_STEPS) if random.random() < 0.9)
 
 
 def _few(random: Random) -> int:
@@ -121,6 +127,7 @@ def play(case: Case) -> Counter[str]:
     alone = {request.rid: device.alone(request) for request in case.requests}
     watch = Watch(scheduler)
     counts: Counter[str] = Counter(requests=len(alone))
+    in_flight: list[tuple[StepPlan, StepResult]] = []
     last_event = max([*case.arrivals, *case.aborts, *case.late_aborts, *case.failures, *case.resets])
     for step in range(MAX_STEPS):
         for request in case.arrivals.get(step, ()):
@@ -130,25 +137,31 @@ def play(case: Case) -> Counter[str]:
             kv.reset_prefix_cache()
             device.epoch += 1
         scheduler.check()
-        if not scheduler.has_work() and step > last_event:
+        if not scheduler.has_work() and not in_flight and step > last_event:
             break
         watch.before()
-        plan = scheduler.schedule()
+        plan = scheduler.schedule(ahead=bool(in_flight))
         watch.after(plan)
         try:
             result = device.execute(plan, case.failures.get(step))
         except DeviceError:
             counts["failed steps"] += 1
+            counts["lost steps"] += len(in_flight)
+            in_flight.clear()
             if case.abort_on_failure:
                 scheduler.finish([request.rid for request in case.requests], FinishReason.ABORT)
             continue
         counts["aborted"] += len(scheduler.finish(case.late_aborts.get(step, ()), FinishReason.ABORT))
-        scheduler.update(plan, result)
+        in_flight.append((plan, result))
+        while len(in_flight) > (step in case.ahead):
+            scheduler.update(*in_flight.pop(0))
+        counts["steps ahead"] += len(in_flight)
         scheduler.check()
         for request in scheduler.running:
             sequence = device.sequences[request.rid]
+            computed = request.num_computed + request.num_planned
             assert tuple(sequence.table) == kv.table(request.rid), "the runner's block table is out of step"
-            assert sequence.computed == request.num_computed, "the runner's num_computed is out of step"
+            assert sequence.computed == computed, "the runner's num_computed is out of step"
         counts["tokens"] += plan.total_tokens
     else:
         raise AssertionError("the scheduler never came to rest")

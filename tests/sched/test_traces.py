@@ -69,7 +69,12 @@ def failed_step_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failed_step_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The requests of a failed step go on as if it had worked."""
-    monkeypatch.setattr(Scheduler, "_recover", lambda self, failed: self.kv.withdraw_promised())
+
+    def recover(self: Scheduler) -> None:
+        self.kv.withdraw_promised()
+        self._in_flight.clear()
+
+    monkeypatch.setattr(Scheduler, "_recover", recover)
 
 
 def reset_forgets_running(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +82,8 @@ def reset_forgets_running(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def reset(self: KVManager) -> None:
         self.pool.free(self.cache.clear())
-        self._promised.clear()
+        for step in self._promised:
+            step.clear()
 
     monkeypatch.setattr(KVManager, "reset_prefix_cache", reset)
 
