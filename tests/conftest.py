@@ -1,12 +1,16 @@
-"""What every test area shares: the tiny random model."""
+"""What every test area shares: the tiny random model, and Triton's interpreter where there is no GPU."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is imported
 
 sys.path.insert(0, str(Path(__file__).parent))
 

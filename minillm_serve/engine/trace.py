@@ -9,7 +9,7 @@ The file is JSON, schema ``minillm-trace/2`` (``trace.schema.json`` next to this
   is left out), the StepResult (``tokens``, ``failed``, and ``forced``: how many of a request's new tokens, the last
   ones, its constraint left no choice about), ``start`` and the seconds that ``schedule``, ``execute`` and
   ``update`` took, and ``running``, ``waiting``, ``free_blocks``, ``cached_blocks`` after the step.
-- ``events``: the calls on the scheduler in their order: ``["add", rid]``, ``["schedule", step]`` (and ``"ahead"``, where
+- ``events``: the calls on the scheduler in their order: ``["add", rid]``, ``["schedule", step]`` (and ``"ahead"`` where
   the step before had not come back yet), ``["update", step]``, ``["finish", rid, reason, stop_reason]`` (an abort, or a
   stop string found in the text), ``["reset", 0]`` (the prefix cache was emptied).
 

@@ -1,0 +1,1 @@
+"""Kernel puzzles, from vector add to paged attention: see kernels/README.md."""
