@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm_kernels import kv_cache, ref
+from minillm_kernels import kv_cache, ref, ref_fp8, ref_w4
 from minillm_kernels.cpu.build import library
 
 
@@ -38,6 +38,8 @@ class Ops:
     gelu_tanh_mul(gate_up [T, 2*N]) -> [T, N]
     pack_linear(weight [out, in]) -> packed; linear(x [T, in], packed, bias [out] | None) -> [T, out]
     pack_linear_int8(weight) -> packed; linear_int8(x [T, in], packed, bias) -> [T, out]: 8-bit weights and activations
+    pack_linear_fp8(weight, per_tensor) -> ref_fp8.Fp8Weight; linear_fp8(x [T, in], packed, bias) -> [T, out]: both e4m3
+    pack_linear_w4(weight) -> ref_w4.W4Weight; linear_w4(x [T, in], packed, bias) -> [T, out]: weights alone in 4 bits
     make_kv_cache(num_layers, num_blocks, block_size, G, D, dtype, quantized, device) -> one opaque cache per layer
     kv_bytes_per_token(G, D, dtype, quantized) -> bytes of one token in one layer of it
     argmax(x [S, N]) -> [S] int64, the first of the largest
@@ -59,6 +61,10 @@ class Ops:
     linear: Callable[[Tensor, Any, Tensor | None], Tensor] = ref.linear
     pack_linear_int8: Callable[[Tensor], Any] = ref.pack_linear_int8
     linear_int8: Callable[[Tensor, Any, Tensor | None], Tensor] = ref.linear_int8
+    pack_linear_fp8: Callable[[Tensor, bool], ref_fp8.Fp8Weight] = ref_fp8.pack_linear_fp8
+    linear_fp8: Callable[[Tensor, ref_fp8.Fp8Weight, Tensor | None], Tensor] = ref_fp8.linear_fp8
+    pack_linear_w4: Callable[[Tensor], ref_w4.W4Weight] = ref_w4.pack_linear_w4
+    linear_w4: Callable[[Tensor, ref_w4.W4Weight, Tensor | None], Tensor] = ref_w4.linear_w4
     make_kv_cache: Callable[..., list[Any]] = kv_cache.make_kv_cache
     kv_bytes_per_token: Callable[..., int] = kv_cache.kv_bytes_per_token
     argmax: Callable[[Tensor], Tensor] = ref.argmax
@@ -100,10 +106,10 @@ class Ops:
 
 
 def resolve(backend: str = "auto") -> Ops:
-    """The table of a backend: ``"ref"``, ``"torch"`` (faster, nothing to compile), ``"cpp"`` or ``"auto"``.
+    """The table of a backend: ``"ref"``, ``"torch"`` (faster, nothing to compile), ``"cpp"``, ``"triton"``, ``"auto"``.
 
     ``"auto"`` is ``"cpp"`` where the C++ kernels compile, else ``"torch"``. Raises ValueError for any other name, and
-    RuntimeError for ``"cpp"`` where there is no compiler.
+    RuntimeError for ``"cpp"`` where there is no compiler and ``"triton"`` where it is not installed.
     """
     if backend == "ref":
         return Ops("ref")
@@ -111,7 +117,9 @@ def resolve(backend: str = "auto") -> Ops:
         return Ops("torch", **_torch_rows())
     if backend in ("cpp", "auto"):
         return Ops("cpp", **(_torch_rows() | _compiled_rows()))
-    raise ValueError(f"unknown kernel backend {backend!r}; known: 'ref', 'torch', 'cpp', 'auto'")
+    if backend == "triton":
+        return Ops("triton", **_triton_rows())
+    raise ValueError(f"unknown kernel backend {backend!r}; known: 'ref', 'torch', 'cpp', 'triton', 'auto'")
 
 
 def _torch_rows() -> dict[str, Callable]:
@@ -125,6 +133,15 @@ def _torch_rows() -> dict[str, Callable]:
         "attention": attention_torch.attention,
         "attend": attention_torch.attend,
     }
+
+
+def _triton_rows() -> dict[str, Callable]:
+    try:
+        from minillm_kernels import triton
+
+        return triton.rows()
+    except ImportError as error:
+        raise RuntimeError(f"the Triton kernels are not available: {error}; pip install triton") from error
 
 
 def _compiled_rows() -> dict[str, Callable]:

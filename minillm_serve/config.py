@@ -16,7 +16,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "kv_cache_dtype": ("auto", "int8", "fp8"),
     "batching": ("continuous", "static"),
     "scheduling_policy": ("fcfs", "priority"),
-    "quantization": (None, "int8"),
+    "quantization": (None, "int8", "fp8", "int4", "awq", "gptq"),
     "attention_backend": ("paged", "none"),
     "kernels": ("auto", "torch", "ref", "triton"),
 }
@@ -36,8 +36,9 @@ class EngineConfig:
 
     Memory. block_size: tokens per KV block. num_kv_blocks: size of the pool; None: as many as fit in
     kv_cache_memory_bytes; both None: a share of the memory that is free once the model is loaded, on a GPU what is left
-    of gpu_memory_utilization, a share of its whole memory. kv_cache_dtype: ``auto`` (the model's dtype), ``int8`` or,
-    on a GPU, ``fp8``. enable_prefix_caching: keep the blocks of finished requests for later ones that begin alike.
+    of gpu_memory_utilization, a share of its whole memory (None: 0.9). kv_cache_dtype: ``auto`` (the model's dtype),
+    ``int8`` or, on a GPU, ``fp8``. enable_prefix_caching: keep the blocks of finished requests for later ones that
+    begin alike.
 
     Batch. max_num_seqs: requests in one step. max_num_batched_tokens: token budget of one step, prefill and decode
     together; None: 8192 on a GPU, on a CPU a quarter of vLLM's 2048: it takes seconds over 2048 prompt tokens, and with
@@ -51,10 +52,13 @@ class EngineConfig:
     guided_jump_ahead: text that the constraint leaves no choice about is appended without asking the model.
     guided_cache_mib: memory for compiled constraints, in MiB; those in use stay whatever it says.
 
-    Arithmetic. quantization: None or ``int8`` (8-bit weights and activations). attention_backend: ``paged``, or
-    ``none`` (no KV cache: every step reads the whole sequence again). kernels: ``auto`` (on a GPU Triton, on a CPU
-    compiled where a compiler exists), ``torch``, ``ref`` or ``triton`` (on a CPU only in Triton's interpreter, with
-    TRITON_INTERPRET=1: to learn from, not to serve). num_threads: threads of torch (None: its own choice).
+    Arithmetic. quantization: None (as the checkpoint has it), ``int8`` or ``fp8`` (8-bit weights and activations; fp8
+    is made for GPUs of Ada's and Hopper's generation and later), ``int4`` (4-bit weights, the LM head whole), ``awq``
+    or ``gptq`` (only to insist that the checkpoint is one); fp8 and 4 bits are slow on a CPU. attention_backend:
+    ``paged``, or ``none`` (no KV cache: every step reads the whole sequence again). kernels: ``auto`` (on a GPU
+    Triton, on a CPU compiled where a compiler exists), ``torch``, ``ref`` or ``triton`` (on a CPU only in Triton's
+    interpreter, with TRITON_INTERPRET=1: to learn from, not to serve). num_threads: threads of torch (None: its own
+    choice).
 
     GPU. enforce_eager: launch every kernel by itself, without CUDA graphs. async_scheduling: plan and launch a step
     before the tokens of the one before it have come back; None: on a GPU.
@@ -69,7 +73,7 @@ class EngineConfig:
     block_size: int = 16
     num_kv_blocks: int | None = None
     kv_cache_memory_bytes: int | None = None
-    gpu_memory_utilization: float = 0.9
+    gpu_memory_utilization: float | None = None
     kv_cache_dtype: str = "auto"
     enable_prefix_caching: bool = True
     max_num_seqs: int = 128
@@ -99,10 +103,11 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1 when given, got {value}")
-        if not 0 < self.gpu_memory_utilization <= 1:
-            raise ConfigError(
-                f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}"
-            )
+        share = self.gpu_memory_utilization
+        if share is not None and self.device == "cpu":
+            raise ConfigError("gpu_memory_utilization needs device cuda: on a CPU give kv_cache_memory_bytes")
+        if share is not None and not 0 < share <= 1:
+            raise ConfigError(f"gpu_memory_utilization must be above 0 and at most 1, got {share}")
         if self.device == "cpu" and self.kv_cache_dtype == "fp8":
             raise ConfigError("kv_cache_dtype fp8 needs device cuda: on a CPU use int8")
 
@@ -113,6 +118,9 @@ class EngineConfig:
             "max_num_batched_tokens": DEFAULT_BATCHED_TOKENS[self.device]
             if self.max_num_batched_tokens is None
             else self.max_num_batched_tokens,
+            "gpu_memory_utilization": 0.9
+            if self.device == "cuda" and self.gpu_memory_utilization is None
+            else self.gpu_memory_utilization,
             "async_scheduling": self.device == "cuda" if self.async_scheduling is None else self.async_scheduling,
         }
         for name, value in chosen.items():

@@ -9,5 +9,17 @@ from collections.abc import Callable
 
 
 def rows() -> dict[str, Callable]:
-    """The rows that have a Triton kernel; the others are the reference's."""
-    return {}
+    """The rows that have a Triton kernel; the others are the reference's. Raises ImportError without triton."""
+    from minillm_kernels.triton import activation, attention, cache, linear, linear_fp8, linear_int8, linear_w4, norms
+
+    modules = {
+        norms: ("rms_norm", "add_rms_norm"),
+        activation: ("silu_mul", "gelu_tanh_mul"),
+        linear: ("pack_linear", "linear"),
+        linear_int8: ("linear_int8",),
+        linear_fp8: ("linear_fp8",),
+        linear_w4: ("linear_w4",),
+        cache: ("make_kv_cache", "kv_bytes_per_token"),
+        attention: ("angles", "write_kv", "plan_attention", "attention", "attend", "fused_attend_qkv"),
+    }
+    return {name: getattr(module, name) for module, names in modules.items() for name in names}

@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "fuzz": ("minillm_serve.bench.fuzz.command", "odd bodies and broken HTTP against the server"),
     "load": ("minillm_serve.bench.load.command", "load and faults against the server, with pass figures"),
+    "gpu": ("minillm_serve.bench.gpu.command", "tokens per second on a GPU, beside its limits and other engines"),
     "rerank": ("minillm_serve.bench.rerank", "which way of scoring puts the answering passage first"),
     "stages": ("minillm_serve.bench.stage_table", "the engine's story, stage by stage"),
 }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from minillm_kernels import Ops, resolve
 from minillm_serve.attention.backends import KVCache
@@ -17,16 +20,18 @@ from minillm_serve.engine.scheduling import build_scheduler
 from minillm_serve.engine.trace import Recorder, Trace
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.dummy import DummyCheckpoint
-from minillm_serve.model.linear import Unquantized
+from minillm_serve.model.linear import LinearMethod, Unquantized
 from minillm_serve.model.llama import LlamaModel
-from minillm_serve.model.source import open_model
+from minillm_serve.model.source import ModelSource, open_model
 from minillm_serve.model.store import resolve_model
-from minillm_serve.model.weights import load_weights
+from minillm_serve.model.weights import StoredLayers, load_weights
+from minillm_serve.quant.fp8 import Fp8, StoredFp8, check_fp8_format
 from minillm_serve.quant.int8 import Int8
+from minillm_serve.quant.w4 import FORMATS, Int4, StoredW4, W4Format
 from minillm_serve.runner.batch import PersistentBatch
-from minillm_serve.runner.memory import num_kv_blocks
+from minillm_serve.runner.memory import num_kv_blocks, spare_host_bytes
 from minillm_serve.runner.runner import Runner
-from minillm_serve.sample.sampler import sample
+from minillm_serve.sample.sampler import SampleSettings, sample
 from minillm_serve.seams import SAMPLE, Seams
 
 
@@ -41,10 +46,12 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     source = open_model(resolve_model(config.model), dummy=dummy, tokenizer=not config.skip_tokenizer_init)
     model_config, tokenizer = source.config, source.tokenizer
     max_model_len = _max_model_len(config, model_config)
-    method = Int8(ops) if config.quantization == "int8" else Unquantized(ops)
-    weights = load_weights(source.checkpoint, model_config, method, dtype, device)
+    stored = None if dummy else _stored(config, source, ops, dtype, device)
+    method = _method(config, ops) if stored is None else Unquantized(ops)
+    head_method = Unquantized(ops) if config.quantization == "int4" else None
+    weights = load_weights(source.checkpoint, model_config, method, dtype, device, stored, head_method)
     model = LlamaModel(model_config, weights, ops, max_model_len)
-    num_blocks, kv_cache = _kv_storage(config, model_config, ops, dtype, max_model_len)
+    num_blocks, kv_cache = _kv_storage(config, model, max_model_len)
     scheduler = build_scheduler(config, num_blocks, seams)
     grammars = GrammarCache(
         tokenizer,
@@ -53,19 +60,15 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
         jump_ahead=config.guided_jump_ahead,
         always_closes=config.json_always_closes,
     )
-    runner = Runner(
-        model,
-        kv_cache,
-        PersistentBatch(
-            config.max_num_seqs,
-            max_model_len,
-            config.block_size,
-            grammars.guide,
-            isinstance(kv_cache, NoCache),
-            tokenizer.eos_token_ids,
-        ),
-        seams.get(SAMPLE, sample),
+    batch = PersistentBatch(
+        config.max_num_seqs,
+        max_model_len,
+        config.block_size,
+        grammars.guide,
+        isinstance(kv_cache, NoCache),
+        tokenizer.eos_token_ids,
     )
+    runner = _runner(config, model, kv_cache, batch, seams.get(SAMPLE, sample))
     admission = Admission(
         tokenizer, grammars, model_config.vocab_size, max_model_len, num_blocks * config.block_size, config
     )
@@ -91,18 +94,75 @@ def _ops(config: EngineConfig) -> Ops:
         raise ConfigError(
             "kernels triton need a GPU, or TRITON_INTERPRET=1 to run them (slowly) in Triton's interpreter"
         )
-    on_gpu = config.device == "cuda" and config.kernels == "auto"
-    return resolve("triton" if on_gpu else config.kernels)
+    if config.device == "cuda" and config.kernels not in ("auto", "triton"):
+        raise ConfigError(f"kernels {config.kernels} are for the CPU: on device cuda they are auto or triton")
+    try:
+        return resolve("triton" if config.device == "cuda" else config.kernels)
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _kv_storage(
-    config: EngineConfig, model: ModelConfig, ops: Ops, dtype: torch.dtype, max_model_len: int
-) -> tuple[int, KVCache]:
+def _method(config: EngineConfig, ops: Ops) -> LinearMethod:
+    if config.quantization == "fp8":
+        _check_fp8(config)
+    if config.quantization in FORMATS:
+        raise ConfigError(
+            f"the checkpoint holds no {config.quantization} weights; quantization int4 rounds any model to 4 bits"
+        )
+    return {None: Unquantized, "int8": Int8, "fp8": Fp8, "int4": Int4}[config.quantization](ops)
+
+
+def _check_fp8(config: EngineConfig) -> None:
+    if config.device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+        raise ConfigError("FP8 needs a GPU of Ada's or Hopper's generation or a later one: use quantization int8")
+
+
+def _stored(
+    config: EngineConfig, source: ModelSource, ops: Ops, dtype: torch.dtype, device: torch.device
+) -> StoredLayers | None:
+    """What makes the layers that a checkpoint holds quantised, if it does; the others stay whole."""
+    raw = source.config.quantization
+    if raw is None:
+        return None
+    w4 = W4Format.from_hf(raw) if str(raw.get("quant_method")) in FORMATS else None
+    if w4 is None:
+        check_fp8_format(raw)
+    kind = "fp8" if w4 is None else w4.method
+    if config.quantization not in (None, kind):
+        raise ConfigError(
+            f"the checkpoint holds {kind.upper()} weights: quantization {config.quantization} cannot be had from it"
+        )
+    if w4 is not None:
+        return StoredW4(ops, source.checkpoint, w4, dtype, device)
+    _check_fp8(config)
+    return StoredFp8(ops, source.checkpoint, dtype, device)
+
+
+def _runner(
+    config: EngineConfig,
+    model: LlamaModel,
+    kv_cache: KVCache,
+    batch: PersistentBatch,
+    sample_fn: Callable[[Tensor, SampleSettings], Tensor],
+) -> Runner:
+    if model.ops.name != "triton":
+        return Runner(model, kv_cache, batch, sample_fn)
+    from minillm_serve.runner.gpu.runner import GPURunner  # triton is there only where it is used
+
+    return GPURunner(model, kv_cache, batch, sample_fn, eager=config.enforce_eager)
+
+
+def _kv_storage(config: EngineConfig, llama: LlamaModel, max_model_len: int) -> tuple[int, KVCache]:
     """Blocks that the scheduler may hand out, and the memory behind them: none where there is no cache."""
-    int8_kv = config.kv_cache_dtype == "int8"
+    model, ops, weights = llama.config, llama.ops, llama.weights
+    device, int8_kv = weights.embedding.device, config.kv_cache_dtype == "int8"
+    dtype = torch.float8_e4m3fn if config.kv_cache_dtype == "fp8" else weights.dtype
     if config.attention_backend == "paged":
-        blocks = num_kv_blocks(config, KVCache.bytes_per_token(model, ops, dtype, int8_kv), max_model_len)
-        return blocks, KVCache(model, ops, blocks, config.block_size, dtype, int8_kv)
+        per_token = KVCache.bytes_per_token(model, ops, dtype, int8_kv)
+        blocks = num_kv_blocks(config, per_token, max_model_len, partial(_spare_bytes, config, llama, max_model_len))
+        return blocks, KVCache(model, ops, blocks, config.block_size, dtype, int8_kv, device)
+    if ops.name == "triton":
+        raise ConfigError("attention_backend none is for the CPU's own kernels (auto, torch, ref), not for triton")
     for name in ("kv_cache_memory_bytes", "num_kv_blocks"):
         if getattr(config, name) is not None:
             raise ConfigError(f"attention_backend none keeps no KV cache: leave {name} out")
@@ -110,6 +170,14 @@ def _kv_storage(
         raise ConfigError("attention_backend none keeps no KV cache: kv_cache_dtype must be auto, got int8")
     blocks = config.max_num_seqs * -(-max_model_len // config.block_size)
     return blocks, NoCache(model, ops, config.block_size, dtype)
+
+
+def _spare_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int) -> int:
+    if config.device == "cpu":
+        return spare_host_bytes()
+    from minillm_serve.runner.gpu.memory import kv_bytes
+
+    return kv_bytes(config, model, max_model_len)
 
 
 def _max_model_len(config: EngineConfig, model: ModelConfig) -> int:

@@ -20,7 +20,6 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 # Settings of other architectures, and the values with which they do nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "quantization_config": (),
     "partial_rotary_factor": (1,),
     "clip_qkv": (),
     "attn_logit_softcapping": (),
@@ -135,7 +134,15 @@ def fields_from_hf(raw: Mapping[str, Any]) -> dict[str, Any]:
         "attention_scale": (raw["query_pre_attn_scalar"] if model.sandwich_norms else head_dim) ** -0.5,
         "sliding_windows": windows,
         "ropes": _ropes(raw, model, head_dim, windows),
+        "quantization": _quantization(raw),
     }
+
+
+def _quantization(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    stated = raw.get("quantization_config")
+    if stated is not None and not isinstance(stated, dict):
+        raise ConfigError(f"quantization_config must be an object, config.json has {stated!r}")
+    return stated
 
 
 def _activation(raw: Mapping[str, Any], name: str, model: Architecture) -> str:

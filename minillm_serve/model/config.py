@@ -21,7 +21,8 @@ class ModelConfig:
     they rotate. sandwich_norms: attention and MLP are normed after as well as before. norm_offset: what is added to a
     checkpoint's norm weights (Gemma keeps w - 1). embedding_scale: factor on token embeddings. activation: ``silu`` or
     ``gelu_tanh``. attention_scale: factor on q·k. sliding_windows: per layer, how many tokens back (itself included) a
-    token may look; 0: all. ropes: per layer, its rotary embedding; None: it does not rotate.
+    token may look; 0: all. ropes: per layer, its rotary embedding; None: it does not rotate. quantization: what
+    config.json says of weights that the checkpoint keeps quantised.
     """
 
     architecture: str
@@ -47,6 +48,7 @@ class ModelConfig:
     sliding_windows: tuple[int, ...]
     ropes: tuple[Rope | None, ...]
     eos_token_ids: tuple[int, ...]
+    quantization: Mapping[str, Any] | None = None
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> ModelConfig:

@@ -11,13 +11,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minillm_serve.config import ConfigError
 
 MAX_HEADER_BYTES = 100 << 20
-BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8,
+        "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}  # fmt: skip
 
 
 class CheckpointError(ConfigError):
@@ -65,20 +67,35 @@ class Checkpoint:
 
     def read(self, name: str, shape: Sequence[int]) -> Tensor:
         """One tensor, which must have exactly this shape. Raises :class:`CheckpointError`."""
+        tensor = self.read_any(name)
+        if tuple(tensor.shape) != tuple(shape):
+            raise CheckpointError(f"{name} has shape {list(tensor.shape)}, the config asks for {list(shape)}")
+        return tensor
+
+    def read_any(self, name: str) -> Tensor:
+        """One tensor of floating-point numbers, whatever its shape. Raises :class:`CheckpointError`."""
+        tensor = self._tensor(name)
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} holds {tensor.dtype}, not floating-point numbers: is it quantised?")
+        return tensor
+
+    def read_integers(self, name: str, shape: Sequence[int]) -> Tensor:
+        """One tensor of int32, which must have exactly this shape. Raises :class:`CheckpointError`."""
+        tensor = self._tensor(name)
+        if tensor.dtype != torch.int32 or tuple(tensor.shape) != tuple(shape):
+            raise CheckpointError(f"{name} is {list(tensor.shape)} of {tensor.dtype}, expected {list(shape)} of int32")
+        return tensor
+
+    def _tensor(self, name: str) -> Tensor:
         if name not in self._files:
             raise CheckpointError(f"{self.folder} has no tensor {name}")
         path = self._files[name]
         try:
             if path not in self._open:
                 self._open[path] = safe_open(path, framework="pt")
-            tensor = self._open[path].get_tensor(name)
+            return self._open[path].get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
-        if tuple(tensor.shape) != tuple(shape):
-            raise CheckpointError(f"{name} has shape {list(tensor.shape)}, the config asks for {list(shape)}")
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{name} holds {tensor.dtype}, not floating-point numbers: is it quantised?")
-        return tensor
 
 
 def check_header(path: Path) -> list[str]:

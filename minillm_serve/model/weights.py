@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,18 @@ class TensorSource(Protocol):
 
     def names(self) -> list[str]: ...
     def read(self, name: str, shape: Sequence[int]) -> Tensor: ...
+
+
+class StoredLayers(Protocol):
+    """The layers that a checkpoint keeps quantised, in a format of its own (quant.fp8.StoredFp8, quant.w4.StoredW4)."""
+
+    def tensors(self, layer: str) -> list[str]:
+        """The names of a layer's tensors; none if it is stored whole."""
+        ...
+
+    def make(self, layers: Mapping[str, int], num_inputs: int, bias: bool) -> Linear:
+        """One layer of some projections (name -> outputs) of the same inputs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,12 @@ def load_weights(
     method: LinearMethod,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
+    stored: StoredLayers | None = None,
+    head_method: LinearMethod | None = None,
 ) -> Weights:
     """Read a checkpoint layer by layer and hand its matrices to ``method``: of the whole model only one copy exists.
+
+    stored: makes those that the checkpoint holds quantised. head_method: for the LM head; None: the same.
 
     Raises CheckpointError on a tensor that is missing, misshapen or used by nothing.
     """
@@ -88,6 +104,11 @@ def load_weights(
 
     def linear(prefix: str, rows: dict[str, int], columns: int, bias: bool) -> Linear:
         """One layer of the projections ``rows`` (name -> outputs), which read the same ``columns`` inputs."""
+        layers = {f"{prefix}{name}": count for name, count in rows.items()}
+        tensors = [name for layer in layers for name in stored.tensors(layer)] if stored else []
+        if stored and tensors:
+            used.update(tensors)
+            return stored.make(layers, columns, bias)
         weights = [read(f"{prefix}{name}.weight", count, columns) for name, count in rows.items()]
         biases = [read(f"{prefix}{name}.bias", count) for name, count in rows.items()] if bias else None
         return method.make(_joined(weights), biases and _joined(biases))
@@ -118,7 +139,7 @@ def load_weights(
         embedding=embedding,
         layers=tuple(read_layer(index) for index in range(config.num_layers)),
         final_norm=norm("model.norm.weight"),
-        lm_head=method.make(head, None),
+        lm_head=(head_method or method).make(head, None),
     )
     if odd := [name for name in source.names() if name not in used and not UNUSED.fullmatch(name)]:
         raise CheckpointError(

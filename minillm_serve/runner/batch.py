@@ -88,6 +88,7 @@ class PersistentBatch:
         self.num_computed = np.zeros(max_num_seqs, np.int64)
         self.num_blocks = np.zeros(max_num_seqs, np.int64)
         self.sampling = SamplingState(max_num_seqs, guide_for, eos_token_ids)
+        self.grown: list[tuple[int, int, tuple[int, ...]]] = []  # by the last plan: row, blocks it had, blocks it got
         self._pooled: dict[int, bool] = {}  # rows from which no token is drawn -> whether hidden states are wanted
         self._row: dict[int, int] = {}
         self._owner = np.full(max_num_seqs, -1, np.int64)  # the request of each row
@@ -102,9 +103,11 @@ class PersistentBatch:
         self._remove(plan.preempted)
         for init in plan.new_requests:
             self._insert(init)
+        self.grown = []
         for rid, blocks in (plan.new_blocks or {}).items():
             row = self._row[rid]
-            have = self.num_blocks[row]
+            have = int(self.num_blocks[row])
+            self.grown.append((row, have, blocks))
             self.tables[row, have : have + len(blocks)] = blocks
             self.num_blocks[row] += len(blocks)
         return self._flatten(plan)

@@ -1,8 +1,9 @@
-"""How many KV blocks this machine can hold: as many as were asked for, or a share of the memory that is free."""
+"""How many KV blocks the device can hold: as many as were asked for, or what its memory leaves."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from minillm_serve.config import ConfigError, EngineConfig
@@ -12,10 +13,13 @@ UNKNOWN_FREE_BYTES = 4 << 30
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def num_kv_blocks(config: EngineConfig, bytes_per_token: int, max_model_len: int) -> int:
+def num_kv_blocks(
+    config: EngineConfig, bytes_per_token: int, max_model_len: int, spare_bytes: Callable[[], int]
+) -> int:
     """Size of the pool. Raises :class:`ConfigError` when not even one block fits.
 
-    Chosen from memory, it never exceeds what ``max_num_seqs`` sequences of full length could use.
+    spare_bytes: what the device can give, asked only where nothing else says it. Chosen from it, the pool never exceeds
+    what ``max_num_seqs`` sequences of full length could use.
     """
     if config.num_kv_blocks is not None:
         return config.num_kv_blocks
@@ -24,13 +28,18 @@ def num_kv_blocks(config: EngineConfig, bytes_per_token: int, max_model_len: int
         blocks = config.kv_cache_memory_bytes // block_bytes
         told = f"kv_cache_memory_bytes {config.kv_cache_memory_bytes}"
     else:
-        free = int(available_bytes() * FREE_MEMORY_SHARE)
+        free = spare_bytes()
         useful = config.max_num_seqs * -(-max_model_len // config.block_size)
         blocks = min(free // block_bytes, useful)
         told = f"the {free} bytes that this machine can spare (give num_kv_blocks or kv_cache_memory_bytes)"
     if blocks < 1:
         raise ConfigError(f"{told} cannot hold one KV block of {block_bytes} bytes")
     return blocks
+
+
+def spare_host_bytes() -> int:
+    """A CPU engine's share of the memory that is free."""
+    return int(available_bytes() * FREE_MEMORY_SHARE)
 
 
 def available_bytes() -> int:

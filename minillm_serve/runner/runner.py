@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,10 +27,11 @@ from minillm_serve.runner.batch import (
     StepBatch,
     ToldOfPrompts,
 )
+from minillm_serve.sample.edits import LogitEdits
 from minillm_serve.sample.logprobs import Named, describe
-from minillm_serve.sample.masks import forbid
 from minillm_serve.sample.sampler import SampleSettings, sample
 
+Landing = Callable[[], NDArray]  # waits for a tensor that is on its way to the host
 DESCRIBED_ROWS = 64  # prompt positions whose logits exist at once: 12 MB for a vocabulary of 49,152
 
 
@@ -37,13 +39,15 @@ DESCRIBED_ROWS = 64  # prompt positions whose logits exist at once: 12 MB for a 
 class Ticket:
     """A step under way, to be given to :meth:`Runner.collect`.
 
-    sampled: [S] ids of ``batch.sampling``; forbidden: [S] where no token was left that a request allows, None: nowhere;
-    described: indices into S, the raw logits of those rows, and what each wants to know of them.
+    sampled: [S] ids of ``batch.sampling``, on the device; drawn, forbidden: wait for those ids, and for where no token
+    was left that a request allows (None: nowhere), on the host; described: indices into S, the raw logits of those
+    rows, and what each wants to know of them.
     """
 
     batch: StepBatch
     sampled: Tensor
-    forbidden: Tensor | None = None
+    drawn: Landing
+    forbidden: Landing | None = None
     described: tuple[Sequence[int], Tensor, Sequence[Named]] | None = None
     told: ToldOfPrompts = NOTHING_TOLD
 
@@ -74,7 +78,13 @@ class Runner:
         """Launch a step. Plans come back from :meth:`collect` in the order in which they were submitted."""
         batch = self.batch.apply(plan)
         if not batch.rids:
-            return Ticket(batch, self.last_drawn[:0])
+            return self._nothing_drawn(batch)
+        ticket = self._launch(batch)
+        self.batch.advance(batch)
+        return ticket
+
+    def _launch(self, batch: StepBatch) -> Ticket:
+        """All of a step's work on the device, up to the ids it draws."""
         attention = self.kv_cache.plan(
             slots=self._put(batch.slots),
             tables=self._put(batch.tables),
@@ -88,10 +98,15 @@ class Runner:
             logits, told = self._look_at_prompts(batch, attention, last, parts, pooled)
         else:
             logits, told = self._run(self.model.forward, batch, attention, last), NOTHING_TOLD
-        ticket = self._sample(batch, logits, told) if len(last) else Ticket(batch, self.last_drawn[:0], told=told)
+        if not len(last):
+            return self._nothing_drawn(batch, told)
+        ticket = self._sample(batch, logits, told)
         self.last_drawn[self._put(batch.rows[batch.sampling])] = ticket.sampled
-        self.batch.advance(batch)
         return ticket
+
+    def _nothing_drawn(self, batch: StepBatch, told: ToldOfPrompts = NOTHING_TOLD) -> Ticket:
+        nothing = self.last_drawn[:0]
+        return Ticket(batch, nothing, self._land(nothing), told=told)
 
     @torch.inference_mode()
     def collect(self, ticket: Ticket) -> StepResult:
@@ -102,8 +117,8 @@ class Runner:
             entries = describe(raw, ticket.sampled[self._put(at)], named)
             rids = (batch.rids[batch.sampling[index]] for index in at)
             logprobs = {rid: (entry,) for rid, entry in zip(rids, entries, strict=True)}
-        forbidden = None if ticket.forbidden is None else ticket.forbidden.numpy(force=True)
-        return self.batch.book(batch, ticket.sampled.numpy(force=True), forbidden, logprobs, ticket.told)
+        forbidden = None if ticket.forbidden is None else ticket.forbidden()
+        return self.batch.book(batch, ticket.drawn(), forbidden, logprobs, ticket.told)
 
     def runs_free(self, rids: Iterable[int]) -> bool:
         """Whether the next step of all these requests can be submitted before this one's tokens are collected."""
@@ -111,7 +126,11 @@ class Runner:
 
     def _put(self, values: NDArray | Sequence[int]) -> Tensor:
         """On the device."""
-        return torch.as_tensor(values).to(self.device, non_blocking=True)
+        return torch.as_tensor(values).to(self.device)
+
+    def _land(self, values: Tensor) -> Landing:
+        """Start to bring a tensor to the host."""
+        return partial(values.numpy, force=True)
 
     def _run(
         self, model: Callable[..., Tensor], batch: StepBatch, attention: Attention, last: NDArray[np.int64]
@@ -132,22 +151,25 @@ class Runner:
         )
         edits = state.edits(rows, logits.shape[1])
         if edits is not None:
-            edits.apply(logits)
+            self._edit(logits, edits)
         settings = state.settings(rows, batch.drawn_at)
         sampled = self.sample(logits, settings)
         forbidden = None
         if edits is not None:
             self._draw_again(logits, settings, rows, sampled)
-            forbidden = torch.isneginf(logits.gather(1, sampled.unsqueeze(1))[:, 0])
-        return Ticket(batch, sampled, forbidden, described, told)
+            forbidden = self._land(torch.isneginf(logits.gather(1, sampled.unsqueeze(1))[:, 0]))
+        return Ticket(batch, sampled, self._land(sampled), forbidden, described, told)
 
     def _draw_again(self, logits: Tensor, settings: SampleSettings, rows: NDArray[np.int64], sampled: Tensor) -> None:
         """Replace tokens after which a text could no longer be completed within its max_tokens."""
         masks = self.batch.sampling.narrowed(rows, sampled.numpy(force=True))
         if masks is not None:
-            forbid(logits, masks.at, masks.words)
-            at = self._put(masks.at)
-            sampled[at] = self.sample(logits[at], settings[at])
+            self._edit(logits, LogitEdits(allowed=(masks.at, masks.words)))
+            at = torch.tensor(masks.at)
+            sampled[self._put(at)] = self.sample(logits[self._put(at)], settings[at])
+
+    def _edit(self, logits: Tensor, edits: LogitEdits) -> None:
+        edits.apply(logits)
 
     def _look_at_prompts(
         self,

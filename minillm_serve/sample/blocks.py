@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from minillm_serve.sample.noise import BLOCK
+from minillm_kernels.noise import BLOCK
 
 TOPK_LIMIT = 1024
 

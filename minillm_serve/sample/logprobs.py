@@ -32,6 +32,6 @@ def describe(logits: Tensor, tokens: Tensor, named: Sequence[Named]) -> list[Tok
 def _named(log_p: Tensor, wish: Named) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids of the tokens to name, [R, k] each."""
     if isinstance(wish, tuple):
-        ids = torch.tensor(wish).expand(log_p.shape[0], -1)
+        ids = torch.tensor(wish, device=log_p.device).expand(log_p.shape[0], -1)
         return log_p.gather(1, ids), ids
     return log_p.topk(log_p.shape[1] if wish == WHOLE_VOCABULARY else min(wish, log_p.shape[1]))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from minillm_kernels.noise import BLOCK, block_noise, first_arrivals, streams
 from minillm_serve.sample.blocks import BlockedLogits
-from minillm_serve.sample.noise import BLOCK, block_noise, first_arrivals, streams
 from minillm_serve.sample.truncate import truncate
 
 FIRST_BLOCKS = 4
@@ -33,6 +33,10 @@ class SampleSettings:
 
     def __getitem__(self, rows: Tensor) -> SampleSettings:
         return SampleSettings(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def to(self, device: torch.device) -> SampleSettings:
+        """The same on another device."""
+        return SampleSettings(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
 
 def sample(logits: Tensor, settings: SampleSettings) -> Tensor:

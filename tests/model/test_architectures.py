@@ -66,7 +66,7 @@ def test_a_size_that_is_no_positive_integer_is_named(name, value):
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ("gemma3", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         ("gemma3", {"query_pre_attn_scalar": None}, "query_pre_attn_scalar"),
-        ("llama", {"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ("llama", {"quantization_config": "awq"}, "quantization_config"),
         ("llama", {"clip_qkv": 8.0}, "clip_qkv"),
         ("llama", {"attention_multiplier": 0.5}, "attention_multiplier"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),

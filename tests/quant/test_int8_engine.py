@@ -48,5 +48,5 @@ def test_the_embedding_and_the_norms_keep_the_model_dtype(tiny_model_dir):
 
 
 def test_an_unknown_quantization_is_refused_by_name(tiny_model_dir):
-    with pytest.raises(ConfigError, match="quantization must be one of None, int8, got 'int3'"):
+    with pytest.raises(ConfigError, match="quantization must be one of None, int8, fp8, int4, awq, gptq, got 'int3'"):
         LLM(tiny_model_dir, quantization="int3")

@@ -9,7 +9,9 @@ from minillm_serve.runner import memory
 
 
 def blocks(bytes_per_token: int = 100, max_model_len: int = 1000, **settings: int | None) -> int:
-    return memory.num_kv_blocks(EngineConfig(model="m", **settings), bytes_per_token, max_model_len)
+    return memory.num_kv_blocks(
+        EngineConfig(model="m", **settings), bytes_per_token, max_model_len, memory.spare_host_bytes
+    )
 
 
 def test_a_number_of_blocks_is_taken_as_it_is():

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
 
+from minillm_kernels.noise import BLOCK, _mix, gumbel_noise
 from minillm_serve.sample import truncate
 from minillm_serve.sample.blocks import BlockedLogits
-from minillm_serve.sample.noise import BLOCK, _mix, gumbel_noise
 from minillm_serve.sample.sampler import SampleSettings, sample
 
 VOCAB = 300  # no multiple of the block

@@ -94,7 +94,8 @@ def test_what_the_table_says_of_tgi_is_so():
         ("-tp 2", "-tp is not supported"),
         ("--speculative-model x", "--speculative-config"),
         ("--guided-decoding-backend outlines", "--structured-outputs-config.backend"),
-        ("--gpu-memory-utilization 0.9", "--kv-cache-memory-bytes"),
+        ("--max-batch-total-tokens 9", "--kv-cache-memory-bytes"),
+        ("--cuda-graphs 8,16", "--enforce-eager"),
         ("--enable-lora", "no LoRA"),
         ("--model m", "without a flag"),
         ("--max-total-tokens 100", "TGI's name for --max-model-len"),
@@ -105,6 +106,11 @@ def test_a_flag_from_elsewhere_gets_its_reason(typed: str, expected: str, capsys
     with pytest.raises(SystemExit, match="2"):
         main(["serve", "m", *typed.split()])
     assert expected in capsys.readouterr().err
+
+
+def test_a_share_of_a_gpu_is_refused_on_a_cpu(capsys: pytest.CaptureFixture[str]):
+    assert main(["serve", "m", "--gpu-memory-utilization", "0.9"]) == 2
+    assert "kv_cache_memory_bytes" in capsys.readouterr().err
 
 
 def test_what_asks_for_nothing_else_than_what_happens_is_accepted():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64  # tokens that share one earliest arrival
-_BLOCK_COUNTERS = 1 << 40  # counters of blocks start here, above every token id
+BLOCK_COUNTERS = 1 << 40  # counters of blocks start here, above every token id
 
 
 def streams(seeds: Tensor, positions: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def first_arrivals(stream: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
 
     stream: [S]; blocks: [S or 1, N] block indices -> float64 times [S, N], int64 places [S, N].
     """
-    bits = _mix(stream.unsqueeze(-1) + (blocks + _BLOCK_COUNTERS))
+    bits = _mix(stream.unsqueeze(-1) + (blocks + BLOCK_COUNTERS))
     return _exponential(bits) / BLOCK, bits & (BLOCK - 1)  # the low bits are not part of the exponential
 
 

@@ -1,0 +1,53 @@
+"""How much of the GPU's memory is left for keys and values: measured by running the largest step that may come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minillm_kernels import HeadNorms
+from minillm_serve.config import EngineConfig
+from minillm_serve.model.llama import LlamaModel
+
+MISCELLANEOUS = 256 << 20  # graphs' own structures, libraries' workspaces, what the allocator cannot use
+
+
+class _NoAttention:
+    """Stands where attention stands and needs no cache: its output is the queries."""
+
+    def __init__(self, heads: int):
+        self._heads = heads
+
+    def attend(self, layer: int, qkv: Tensor, norms: HeadNorms | None, angles: Any | None) -> Tensor:
+        return qkv[:, : self._heads].contiguous()
+
+
+def kv_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int) -> int:
+    """Bytes for the KV cache: ``gpu_memory_utilization`` of the whole, without what is taken now and what a step takes.
+
+    May be negative. Call it once the weights are on the device.
+    """
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    num_tokens = config.max_num_batched_tokens
+    step = step_bytes(model, num_tokens, min(config.max_num_seqs, num_tokens), max_model_len)
+    torch.cuda.empty_cache()
+    graphs = config.max_num_seqs * model.config.vocab_size * model.weights.dtype.itemsize
+    return int(total * config.gpu_memory_utilization) - (total - free) - step - graphs - MISCELLANEOUS
+
+
+@torch.inference_mode()
+def step_bytes(model: LlamaModel, num_tokens: int, num_seqs: int, max_model_len: int) -> int:
+    """Peak memory of a step of ``num_tokens`` of which ``num_seqs`` sample, beyond what is there before it."""
+    device = model.weights.embedding.device
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    every = torch.arange(num_tokens, device=device)
+    ids = torch.zeros_like(every)
+    logits = model.forward(ids, every % max_model_len, _NoAttention(model.config.num_heads), every[-num_seqs:])
+    edited = logits.float()  # the sampler's copy, where logits are edited before the draw
+    torch.cuda.synchronize()
+    del logits, edited
+    return torch.cuda.max_memory_allocated() - before

@@ -1,0 +1,90 @@
+"""The runner on a GPU: decode steps replay a CUDA graph, steps with prompts are launched kernel by kernel.
+
+Nothing in ``submit`` waits for the device, so the host plans and lays out the next step while this one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minillm_kernels.triton.sample import draw
+from minillm_serve.attention.backends import KVCache
+from minillm_serve.model.llama import LlamaModel
+from minillm_serve.runner.batch import NOTHING_TOLD, PersistentBatch, StepBatch, ToldOfPrompts
+from minillm_serve.runner.gpu.decode import DecodeStep
+from minillm_serve.runner.gpu.graphs import DecodeGraphs, batch_sizes
+from minillm_serve.runner.gpu.landing import Landings
+from minillm_serve.runner.gpu.sampler import edit_on_device, sample_on_device
+from minillm_serve.runner.runner import Landing, Runner, Ticket
+from minillm_serve.sample.edits import LogitEdits
+from minillm_serve.sample.sampler import SampleSettings, sample
+
+
+class GPURunner(Runner):
+    """Same contract as :class:`Runner`. sample_fn: another sampler than the engine's own gets logits and settings on
+    the device, and is never part of a graph. eager: no CUDA graphs."""
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        kv_cache: KVCache,
+        batch: PersistentBatch,
+        sample_fn: Callable[[Tensor, SampleSettings], Tensor] = sample,
+        eager: bool = False,
+    ):
+        self._own_sampler = sample_fn is sample
+        chosen = sample_on_device if self._own_sampler else lambda logits, s: sample_fn(logits, s.to(logits.device))
+        super().__init__(model, kv_cache, batch, chosen)
+        rows = len(batch.tokens)
+        self.last_drawn = torch.zeros(rows + 1, dtype=torch.int64, device=self.device)  # the last row is for padding
+        sizes = batch_sizes(rows)
+        self.step = DecodeStep(model, kv_cache, batch, self.last_drawn, sizes[-1])
+        self.graphs = DecodeGraphs(self.step, sizes, eager or self.device.type != "cuda")
+        self.graphs.capture()
+        self._landings = Landings(self.device)
+
+    def _launch(self, batch: StepBatch) -> Ticket:
+        if not self._decodes_only(batch):
+            self.step.grow_tables(self.batch.grown)
+            return super()._launch(batch)
+        size, state = self.graphs.size_for(len(batch.rids)), self.batch.sampling
+        state.start_masks(batch.rows, self.model.config.vocab_size)
+        self.step.fill(batch, state, self.batch.grown, size)
+        drawn = self.graphs.run(size)
+        count = len(batch.rids)
+        if self._own_sampler and state.plain[batch.rows].all():
+            ids = drawn.ids[:count]
+            return Ticket(batch, ids, self._land(ids))
+        ticket = self._sample(batch, drawn.logits[:count], NOTHING_TOLD)
+        self.last_drawn[self._put(batch.rows)] = ticket.sampled
+        return ticket
+
+    def _decodes_only(self, batch: StepBatch) -> bool:
+        """Every sequence computes its last known token and draws the next."""
+        return len(batch.sampling) == len(batch.rids) == len(batch.ids) and not self.batch.sampling.prompt_logprobs
+
+    def _sample(self, batch: StepBatch, logits: Tensor, told: ToldOfPrompts) -> Ticket:
+        state, rows = self.batch.sampling, batch.rows[batch.sampling]
+        if not (self._own_sampler and state.plain[rows].all()):
+            return super()._sample(batch, logits, told)
+        ids = torch.empty(len(logits), dtype=torch.int64, device=self.device)
+        temperature, seeds = self._put(state.temperature[rows]), self._put(state.seed[rows])
+        draw(logits, temperature, seeds, self._put(batch.drawn_at), None, ids)
+        return Ticket(batch, ids, self._land(ids), told=told)
+
+    def _edit(self, logits: Tensor, edits: LogitEdits) -> None:
+        edit_on_device(logits, edits)
+
+    def _put(self, values: NDArray | Sequence[int] | Tensor) -> Tensor:
+        tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def _land(self, values: Tensor) -> Landing:
+        return self._landings.start(values)

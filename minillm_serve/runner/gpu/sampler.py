@@ -1,0 +1,49 @@
+"""The sampler on a GPU: the same tokens as :func:`minillm_serve.sample.sampler.sample` for the same logits."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from minillm_kernels.triton.logits import apply_bitmask
+from minillm_kernels.triton.sample import draw
+from minillm_kernels.triton.truncate import cutoffs
+from minillm_serve.sample.edits import LogitEdits, Penalties
+from minillm_serve.sample.sampler import SampleSettings, sample
+
+
+def sample_on_device(logits: Tensor, settings: SampleSettings) -> Tensor:
+    """logits: [S, vocab] on the device; settings on the host, where it is seen what has to be done -> ids [S] int64."""
+    device = logits.device
+    cuts = settings.top_k.gt(0).any() or settings.top_p.lt(1).any() or settings.min_p.gt(0).any()
+    typical, there = settings.typical_p.lt(1).any(), settings.to(device)
+    if typical:
+        return sample(logits, there)
+    cut = None
+    if cuts:
+        cut = cutoffs(logits, there.temperature, there.min_p, there.top_k, there.top_p)
+    ids = torch.empty(len(logits), dtype=torch.int64, device=device)
+    draw(logits, there.temperature, there.seeds, there.positions, cut, ids)
+    return ids
+
+
+def edit_on_device(logits: Tensor, edits: LogitEdits) -> None:
+    """Change ``logits`` [S, vocab] in place; the edits come from the host."""
+    device = logits.device
+
+    def sent(*values: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value.to(device, non_blocking=True) for value in values)
+
+    if edits.allowed is not None:
+        rows, words = edits.allowed
+        apply_bitmask(logits, *sent(torch.tensor(rows), torch.from_numpy(words.view("int32"))))
+    penalties = edits.penalties
+    replace(
+        edits,
+        allowed=None,
+        bias=edits.bias and sent(*edits.bias),
+        forbidden=edits.forbidden and sent(*edits.forbidden),
+        penalties=penalties and Penalties(*sent(*(getattr(penalties, field.name) for field in fields(Penalties)))),
+    ).apply(logits)
