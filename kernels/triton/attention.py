@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import triton
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -104,7 +105,7 @@ def plan_attention(tables: Tensor, seq_lens: Sequence[int], query_lens: Sequence
 
 def _device(tables: Tensor) -> torch.device:
     """Where the kernels run: the GPU if there is one, though the tables may not be there yet."""
-    if tables.is_cuda or not torch.cuda.is_available():
+    if tables.is_cuda or triton.knobs.runtime.interpret or not torch.cuda.is_available():
         return tables.device
     return torch.device("cuda", torch.cuda.current_device())
 

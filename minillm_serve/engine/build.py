@@ -41,6 +41,8 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device, dtype = _device(config), getattr(torch, config.dtype)
+    if "fp8" in (config.quantization, config.kv_cache_dtype):
+        _check_fp8(config)
     ops = _ops(config)
     dummy = DummyCheckpoint(device, dtype) if config.load_format == "dummy" else None
     source = open_model(resolve_model(config.model), dummy=dummy, tokenizer=not config.skip_tokenizer_init)
@@ -96,6 +98,8 @@ def _ops(config: EngineConfig) -> Ops:
         )
     if config.device == "cuda" and config.kernels not in ("auto", "triton"):
         raise ConfigError(f"kernels {config.kernels} are for the CPU: on device cuda they are auto or triton")
+    if config.attention_backend == "none" and (config.device == "cuda" or config.kernels == "triton"):
+        raise ConfigError("attention_backend none is for the CPU's own kernels (auto, torch, ref), not for triton")
     try:
         return resolve("triton" if config.device == "cuda" else config.kernels)
     except RuntimeError as error:
@@ -103,8 +107,6 @@ def _ops(config: EngineConfig) -> Ops:
 
 
 def _method(config: EngineConfig, ops: Ops) -> LinearMethod:
-    if config.quantization == "fp8":
-        _check_fp8(config)
     if config.quantization in FORMATS:
         raise ConfigError(
             f"the checkpoint holds no {config.quantization} weights; quantization int4 rounds any model to 4 bits"
@@ -114,7 +116,7 @@ def _method(config: EngineConfig, ops: Ops) -> LinearMethod:
 
 def _check_fp8(config: EngineConfig) -> None:
     if config.device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
-        raise ConfigError("FP8 needs a GPU of Ada's or Hopper's generation or a later one: use quantization int8")
+        raise ConfigError("FP8 needs a GPU of Ada's or Hopper's generation or a later one: use int8")
 
 
 def _stored(
@@ -161,8 +163,6 @@ def _kv_storage(config: EngineConfig, llama: LlamaModel, max_model_len: int) -> 
         per_token = KVCache.bytes_per_token(model, ops, dtype, int8_kv)
         blocks = num_kv_blocks(config, per_token, max_model_len, partial(_spare_bytes, config, llama, max_model_len))
         return blocks, KVCache(model, ops, blocks, config.block_size, dtype, int8_kv, device)
-    if ops.name == "triton":
-        raise ConfigError("attention_backend none is for the CPU's own kernels (auto, torch, ref), not for triton")
     for name in ("kv_cache_memory_bytes", "num_kv_blocks"):
         if getattr(config, name) is not None:
             raise ConfigError(f"attention_backend none keeps no KV cache: leave {name} out")

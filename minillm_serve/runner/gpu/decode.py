@@ -2,9 +2,9 @@
 
 So the same launches serve every step of a batch size, and a CUDA graph can hold them.
 
-Inputs of a step: for each sequence its row of the block tables and its length; the token to go on from, or "the one that
-you drew last"; where its tables have grown; the attention's work list; temperature and seed. What is drawn stays on the
-device for the next step, and is copied to the host beside it.
+Inputs of a step: for each sequence its row of the block tables and its length; the token to go on from, or "the one
+that you drew last"; where its tables have grown; the attention's work list; temperature and seed. What is drawn stays
+on the device for the next step, and is copied to the host beside it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from torch import Tensor
 from minillm_kernels import HeadNorms
 from minillm_serve.config import EngineConfig
 from minillm_serve.model.llama import LlamaModel
+from minillm_serve.runner.gpu.graphs import batch_sizes
 
 MISCELLANEOUS = 256 << 20  # graphs' own structures, libraries' workspaces, what the allocator cannot use
 
@@ -34,8 +35,14 @@ def kv_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int) -> int
     num_tokens = config.max_num_batched_tokens
     step = step_bytes(model, num_tokens, min(config.max_num_seqs, num_tokens), max_model_len)
     torch.cuda.empty_cache()
-    graphs = config.max_num_seqs * model.config.vocab_size * model.weights.dtype.itemsize
+    logits = graph_logits(config.max_num_seqs, config.enforce_eager) * model.config.vocab_size
+    graphs = logits * model.weights.dtype.itemsize
     return int(total * config.gpu_memory_utilization) - (total - free) - step - graphs - MISCELLANEOUS
+
+
+def graph_logits(max_num_seqs: int, eager: bool) -> int:
+    """Rows of logits that outlive a step. A graph's live as long as it does: the next one cannot take their place."""
+    return max_num_seqs if eager else sum(batch_sizes(max_num_seqs))
 
 
 @torch.inference_mode()

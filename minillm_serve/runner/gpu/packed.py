@@ -17,7 +17,8 @@ class PackedBuffer:
     """Named arrays that live at fixed addresses on the device, as CUDA graphs want them, and are written on the host.
 
     fields: name -> (numpy dtype, elements). ``begin`` gives the host's arrays for one step, ``upload`` sends them all
-    in one asynchronous copy. No more than ``RING - 1`` steps may be under way at once.
+    in one asynchronous copy. Where more than ``RING - 1`` are under way (of steps that failed, nobody waits for them),
+    ``begin`` waits for the oldest.
     """
 
     def __init__(self, fields: Mapping[str, tuple[DTypeLike, int]], device: torch.device):
@@ -29,6 +30,7 @@ class PackedBuffer:
         self._on_device = torch.zeros(end, dtype=torch.uint8, device=device)
         pinned = device.type == "cuda"
         self._on_host = [torch.zeros(end, dtype=torch.uint8, pin_memory=pinned) for _ in range(RING)]
+        self._sent = [torch.cuda.Event() for _ in range(RING)] if pinned else []
         self._arrays = [
             {name: host.numpy()[spans[name]].view(dtype) for name, (dtype, _) in fields.items()}
             for host in self._on_host
@@ -42,8 +44,12 @@ class PackedBuffer:
     def begin(self) -> dict[str, NDArray]:
         """The arrays to fill for the next step. They hold what an earlier step left there."""
         self._at = (self._at + 1) % RING
+        if self._sent:
+            self._sent[self._at].synchronize()  # at once, but for steps that nobody has waited for
         return self._arrays[self._at]
 
     def upload(self) -> None:
         """Send what ``begin`` gave, in the order of the current stream."""
         self._on_device.copy_(self._on_host[self._at], non_blocking=True)
+        if self._sent:
+            self._sent[self._at].record()

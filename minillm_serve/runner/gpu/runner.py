@@ -77,6 +77,11 @@ class GPURunner(Runner):
         draw(logits, temperature, seeds, self._put(batch.drawn_at), None, ids)
         return Ticket(batch, ids, self._land(ids), told=told)
 
+    def _draw_again(self, logits: Tensor, settings: SampleSettings, rows: NDArray[np.int64], sampled: Tensor) -> None:
+        """It waits for what was drawn, so it is left out where no guide has to close its text."""
+        if any(constraints.closes for constraints in self.batch.sampling.constraints.values()):
+            super()._draw_again(logits, settings, rows, sampled)
+
     def _edit(self, logits: Tensor, edits: LogitEdits) -> None:
         edit_on_device(logits, edits)
 

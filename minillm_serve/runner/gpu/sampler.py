@@ -34,6 +34,8 @@ def edit_on_device(logits: Tensor, edits: LogitEdits) -> None:
     device = logits.device
 
     def sent(*values: Tensor) -> tuple[Tensor, ...]:
+        if device.type == "cuda":  # of pageable memory, a large copy would wait for the device
+            values = tuple(value.pin_memory() for value in values)
         return tuple(value.to(device, non_blocking=True) for value in values)
 
     if edits.allowed is not None:
