@@ -53,7 +53,8 @@ def pack_linear_w4(weight: Tensor) -> W4Weight:
     group = group_for(weight.shape[1])
     groups = functional.pad(weight.float(), (0, -weight.shape[1] % group)).unflatten(1, (-1, group))
     low, high = groups.amin(-1).clamp_max(0), groups.amax(-1).clamp_min(0)
-    scales = ((high - low) / 15).clamp_min(torch.finfo(weight.dtype).tiny).to(weight.dtype)
+    fifteen = low.new_tensor(15.0)  # by a plain number CUDA multiplies with the reciprocal: other codes at ties
+    scales = ((high - low) / fifteen).clamp_min(torch.finfo(weight.dtype).tiny).to(weight.dtype)
     zeros = (-low / scales.float()).round().clamp(0, 15)
     codes = ((groups / scales.float().unsqueeze(-1)).round() + zeros.unsqueeze(-1)).clamp(0, 15)
     return pack_w4(codes.flatten(1)[:, : weight.shape[1]].to(torch.uint8), scales.T, zeros.T.to(torch.uint8), group)

@@ -12,17 +12,15 @@ from torch.nn import functional
 
 from minillm_serve.bench.gpu.op_case import Call, Model, OpCase
 
-EPS = 1e-5
 ADAPTERS, RANK = 8, 16
 
 
 def linears(model: Model) -> Iterator[OpCase]:
-    """Every matrix, the LM head over no more rows than draw; at one token also with what comes before it taken in."""
+    """Every matrix, the LM head over no more rows than draw."""
     for name in model.sizes.matrices:
         for tokens in model.sizes.linear:
             if name != "head" or tokens <= 256:
                 yield _linear(model, name, tokens)
-    yield from _fused_gemvs(model)
 
 
 def _linear(model: Model, name: str, tokens: int) -> OpCase:
@@ -59,44 +57,6 @@ def _linear_case(
 
     flops = round(2 * tokens * rows * columns * cost)
     return OpCase(op, f"{model.name} {name} T={tokens}", moved, flops, ours, torch_linear, "linear, bf16", copies)
-
-
-def _fused_gemvs(model: Model) -> Iterator[OpCase]:
-    def silu_mul() -> Call:
-        from minillm_kernels.triton.gemv import gemv_silu_mul
-        from minillm_kernels.triton.linear import choose
-
-        rows, columns = model.matrices["down"]
-        gate_up, residual, tile = model.random(1, 2 * columns), model.random(1, rows), choose(1, rows, columns)
-        weights = [model.random(rows, columns) for _ in range(down.copies)]
-        return lambda copy: gemv_silu_mul(gate_up, weights[copy], None, tile, residual)
-
-    def rms_norm() -> Call:
-        from minillm_kernels.triton.gemv import gemv_rms_norm
-        from minillm_kernels.triton.linear import choose
-
-        rows, columns = model.matrices["qkv"]
-        x, norm, tile = model.random(1, columns), model.random(columns), choose(1, rows, columns)
-        weights = [model.random(rows, columns) for _ in range(qkv.copies)]
-        return lambda copy: gemv_rms_norm(x, norm, EPS, weights[copy], None, tile)
-
-    def silu_mul_baseline() -> Call:
-        rows, columns = model.matrices["down"]
-        gate, up, residual = model.random(1, columns), model.random(1, columns), model.random(1, rows)
-        weights = [model.random(rows, columns) for _ in range(down.copies)]
-        return lambda copy: functional.linear(functional.silu(gate) * up, weights[copy]) + residual
-
-    def rms_norm_baseline() -> Call:
-        rows, columns = model.matrices["qkv"]
-        x, norm = model.random(1, columns), model.random(columns)
-        weights = [model.random(rows, columns) for _ in range(qkv.copies)]
-        return lambda copy: functional.linear(functional.rms_norm(x, (columns,), norm, EPS), weights[copy])
-
-    down, qkv = (_linear(model, name, 1) for name in ("down", "qkv"))
-    yield replace(
-        down, op="linear of silu_mul + add", ours=silu_mul, torch=silu_mul_baseline, baseline="torch, 4 calls"
-    )
-    yield replace(qkv, op="linear of rms_norm", ours=rms_norm, torch=rms_norm_baseline, baseline="torch, 2 calls")
 
 
 def quantized_linears(model: Model) -> Iterator[OpCase]:
