@@ -256,7 +256,6 @@ def test_the_command_measures_writes_and_adds(tmp_path: Path, capsys: pytest.Cap
         "decode attention",
         "rms_norm",
         "add_rms_norm",
-        "linear of rms_norm",
     }
 
 
