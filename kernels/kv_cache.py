@@ -40,18 +40,22 @@ def make_kv_cache(
 ) -> list[PagedLayer]:
     """An empty cache, one object per layer. ``quantized`` keeps int8 whatever ``dtype`` is."""
     shape = (num_blocks, block_size, kv_heads, head_dim)
+    return [PagedLayer(*empty_tensors(shape, dtype, quantized, device)) for _ in range(num_layers)]
+
+
+def empty_tensors(
+    shape: tuple[int, ...], dtype: torch.dtype, quantized: bool, device: torch.device | str
+) -> list[Tensor]:
+    """Keys and values of ``shape``, a head's components last; where quantised also the scales of both, one a head."""
 
     def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         on_cpu = torch.device(device).type == "cpu"
         return lazy_zeros(shape, dtype) if on_cpu else torch.zeros(shape, dtype=dtype, device=device)
 
-    def layer() -> PagedLayer:
-        if not quantized:
-            return PagedLayer(empty(shape, dtype), empty(shape, dtype))
-        codes = [empty(shape, torch.int8) for _ in range(2)]
-        return PagedLayer(*codes, *(empty(shape[:3], torch.float32) for _ in range(2)))
-
-    return [layer() for _ in range(num_layers)]
+    if not quantized:
+        return [empty(shape, dtype) for _ in range(2)]
+    codes, scales = ([empty(*of) for _ in range(2)] for of in ((shape, torch.int8), (shape[:-1], torch.float32)))
+    return [*codes, *scales]
 
 
 def kv_bytes_per_token(kv_heads: int, head_dim: int, dtype: torch.dtype, quantized: bool = False) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minillm_kernels.kv_cache import kv_bytes_per_token, lazy_zeros
+from minillm_kernels.kv_cache import empty_tensors, kv_bytes_per_token
 
 __all__ = ["TritonKV", "kv_bytes_per_token", "make_kv_cache"]
 
@@ -44,13 +44,4 @@ def make_kv_cache(
 ) -> list[TritonKV]:
     """Same contract as :func:`minillm_kernels.kv_cache.make_kv_cache`; dtype may also be ``torch.float8_e4m3fn``."""
     shape = (num_blocks, kv_heads, block_size, head_dim)
-
-    def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        on_cpu = torch.device(device).type == "cpu"
-        return lazy_zeros(shape, dtype) if on_cpu else torch.zeros(shape, dtype=dtype, device=device)
-
-    def layer() -> TritonKV:
-        data = [empty(shape, torch.int8 if quantized else dtype) for _ in range(2)]
-        return TritonKV(*data, *(empty(shape[:3], torch.float32) for _ in range(2 if quantized else 0)))
-
-    return [layer() for _ in range(num_layers)]
+    return [TritonKV(*empty_tensors(shape, dtype, quantized, device)) for _ in range(num_layers)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,7 +15,7 @@ class Landings:
     def __init__(self, device: torch.device):
         self._on_gpu = device.type == "cuda"
 
-    def start(self, values: Tensor):
+    def start(self, values: Tensor) -> Callable[[], NDArray]:
         """Begin to copy; the result is called to wait for the copy, and gives it as a numpy array."""
         if not self._on_gpu:
             copy = values.clone()  # the tensor may be a static buffer that the next step overwrites
