@@ -25,7 +25,8 @@ from minillm_kernels.triton.skinny import MAX_TOKENS, SkinnyTile, arrivals, buck
 
 Tile = GemvTile | SkinnyTile | None  # which kernel, and its blocks; None: torch
 
-# (tokens, outputs N, inputs K): the fastest of ``choices``. Tokens: 1, or the bucket (16, 32, 64) that T is padded to.
+# (tokens, outputs N, inputs K): the fastest in a sweep, for 1 token on an H200, for the others on an H100. Tokens: 1,
+# or the bucket (16, 32, 64) that T is padded to.
 TABLE: dict[tuple[int, int, int], Tile] = {
     (1, 6144, 4096): GemvTile(2, 2048, 8),  # Llama 3 8B: qkv, o, gate_up, down, head
     (1, 4096, 4096): GemvTile(1, 2048, 8),
