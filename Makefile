@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c '$(SUPPORTED)' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV_PYTHON := .venv/bin/python
 ARGS ?=
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test conformance lab cuadernos diapositivas lint model env clean distclean python
@@ -13,12 +14,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo; echo "  ARGS='…' is passed on to the command of demo, test, conformance and lab."
 	@echo "  PYTHON=… chooses the interpreter (3.11 to 3.13); TORCH_INDEX_URL=… chooses where torch comes from."
+	@echo "  JOBS=… is how many processes run the tests (2; a file's tests stay together)."
 
 demo: model ## serve the real model to fifty clients, measure it, write reports/demo.html
 	@$(VENV_PYTHON) -m minillm_serve.cli demo $(ARGS)
 
 test: model ## run all the tests
-	@$(VENV_PYTHON) -m pytest $(ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 conformance: model ## send the same requests to vLLM (installed once) and to this server, show the differences
 	@$(VENV_PYTHON) -m minillm_serve.cli compare setup vllm
