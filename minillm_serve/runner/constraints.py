@@ -15,6 +15,10 @@ from minillm_serve.runner.guide import Guide
 from minillm_serve.sample.masks import packed, withdraw
 
 
+def has_penalties(params: SamplingParams) -> bool:
+    return (params.repetition_penalty, params.frequency_penalty, params.presence_penalty) != (1, 0, 0)
+
+
 class TokenCounts:
     """The distinct tokens of a sequence and how often each was generated; a new token costs one look-up."""
 
@@ -59,7 +63,8 @@ class NewTokens(NamedTuple):
 class Constraints:
     """What one row's logits go through before the draw. Present only for rows that need any of it.
 
-    opening: tokens with which a guided text must begin; the first draw gives way to them.
+    opening: tokens with which a guided text must begin; the first draw gives way to them. prompt: of a row with
+    penalties; seen: its counts, unless the device keeps them.
     """
 
     params: SamplingParams
@@ -67,6 +72,7 @@ class Constraints:
     bias: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
     guide: Guide | None = None
     opening: tuple[int, ...] = ()
+    prompt: Sequence[int] = ()
     seen: TokenCounts | None = None
     generated: list[int] = field(default_factory=list)
 

@@ -152,6 +152,7 @@ class Runner:
         edits = state.edits(rows, logits.shape[1])
         if edits is not None:
             self._edit(logits, edits)
+            self._penalize(logits, rows)
         settings = state.settings(rows, batch.drawn_at)
         sampled = self.sample(logits, settings)
         forbidden = None
@@ -170,6 +171,9 @@ class Runner:
 
     def _edit(self, logits: Tensor, edits: LogitEdits) -> None:
         edits.apply(logits)
+
+    def _penalize(self, logits: Tensor, rows: NDArray[np.int64]) -> None:
+        """Where the device counts what was seen, and the edits say nothing of penalties."""
 
     def _look_at_prompts(
         self,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minillm_serve.params import SamplingParams
 from minillm_serve.plan import RequestInit
-from minillm_serve.runner.constraints import Constraints, NewTokens, TokenCounts
+from minillm_serve.runner.constraints import Constraints, NewTokens, TokenCounts, has_penalties
 from minillm_serve.runner.guide import Guide
 from minillm_serve.sample.edits import LogitEdits, Penalties
 from minillm_serve.sample.logprobs import Named
@@ -61,6 +61,7 @@ class SamplingState:
         self.constraints: dict[int, Constraints] = {}
         self.logprobs: dict[int, Named] = {}  # row -> which tokens to name beside the drawn one; only rows that asked
         self.prompt_logprobs: dict[int, tuple[int, int]] = {}  # row -> the same, and the prompt's length
+        self.counts_on_device = False  # the runner itself counts what penalised rows have seen, and penalises it
         self._guide_for = guide_for
         self._eos_token_ids = eos_token_ids
         self._words = np.zeros((max_num_seqs, 0), np.uint32)  # one mask a row, filled anew in each step
@@ -93,8 +94,9 @@ class SamplingState:
         if params.logit_bias:
             ids, values = zip(*params.logit_bias.items(), strict=True)
             constraints.bias = np.array(ids, np.int64), np.array(values, np.float32)
-        if _penalised(params):
-            constraints.seen = TokenCounts(init.token_ids[: init.num_prompt_tokens], ())
+        if has_penalties(params):
+            constraints.prompt = init.token_ids[: init.num_prompt_tokens]
+            constraints.seen = None if self.counts_on_device else TokenCounts(constraints.prompt, ())
         generated = init.token_ids[init.num_prompt_tokens :]
         constraints.count(generated)
         if params.structured_outputs is not None:
@@ -185,12 +187,8 @@ def _needs_constraints(params: SamplingParams) -> bool:
         or params.logit_bias
         or params.bad_words_ids
         or params.min_tokens
-        or _penalised(params)
+        or has_penalties(params)
     )
-
-
-def _penalised(params: SamplingParams) -> bool:
-    return (params.repetition_penalty, params.frequency_penalty, params.presence_penalty) != (1, 0, 0)
 
 
 def _spread(parts: Sequence[tuple[int, Sequence[int] | NDArray[np.int64], *tuple[object, ...]]]) -> torch.Tensor:

@@ -62,7 +62,6 @@ class LogitEdits:
             rows, tokens, values = self.bias
             logits[rows, tokens] += values
         if self.forbidden is not None:
-            minus_infinity = torch.full((), float("-inf"), device=logits.device)  # a number would wait for the device
-            logits.index_put_(self.forbidden, minus_infinity)
+            logits[self.forbidden] = float("-inf")
         if self.penalties is not None:
             self.penalties.apply(logits)

@@ -190,7 +190,8 @@ def test_every_op_is_measured_on_both_shapes_and_none_twice() -> None:
     titles = [case.title for case in all_cases({name: SHAPES[name] for name in MEASURED_SHAPES}, CPU)]
     assert len(set(titles)) == len(titles)
     ops = {"decode attention", "decode, int8 KV", "prefill attention", "rope_kv", "linear", "linear int8", "linear fp8",
-           "linear w4", "lora", "rms_norm", "add_rms_norm", "silu_mul", "draw", "cutoffs"}  # fmt: skip
+           "linear w4", "lora", "rms_norm", "add_rms_norm", "silu_mul", "draw", "cutoffs", "bitmask",
+           "logit_bias", "penalties", "count_tokens", "prepare_decode", "scatter_tables"}  # fmt: skip
     for name in MEASURED_SHAPES:
         assert ops <= {title.partition(f" {name}")[0] for title in titles if name in title}
 

@@ -53,6 +53,7 @@ FEATURES: list[dict[str, Any]] = [
     {"n": 2},
     {"n": 2, "best_of": 3, "top_k": 20},
     {"structured_outputs": GUIDED, "ignore_eos": False},
+    {"structured_outputs": GUIDED, "ignore_eos": False, "repetition_penalty": 1.5, "frequency_penalty": -0.8},
     {"structured_outputs": StructuredOutputsParams(regex="(abc|abd)[0-9]", always_closes=True), "ignore_eos": False},
 ]
 
@@ -279,6 +280,34 @@ def test_masks_and_biases_wait_for_no_token(folder: Path, monkeypatch) -> None:
     start(core, PROMPTS[2:3], structured_outputs=closing, ignore_eos=False, max_tokens=3)
     finish(core)
     assert looked
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_penalties_count_what_was_drawn_and_what_a_guide_went_on_with(folder: Path, jumps: bool) -> None:
+    """One row after another, on through preemptions; a free row does not hold up the step that follows its own."""
+    penalties = {"repetition_penalty": 1.6, "frequency_penalty": 0.7, "presence_penalty": -0.3}
+    written = StructuredOutputsParams(regex="(abc|abd){3}[0-9]{4}")
+    asked = [
+        {"temperature": 0.9, "seed": 5, "max_tokens": 9, "allowed_token_ids": list(range(40, 46)), **penalties},
+        {"structured_outputs": written, "temperature": 0.9, "seed": 6, "max_tokens": 18, **penalties},
+        {"temperature": 0, "max_tokens": 9, "presence_penalty": 1.5},
+    ]
+    core = triton_core(folder, num_kv_blocks=6, max_num_seqs=2, guided_jump_ahead=jumps)
+    ahead = []
+    runs_free = core.runner.runs_free
+    core.runner.runs_free = lambda rids: ahead.append(runs_free(rids)) or ahead[-1]
+    free = start(core, PROMPTS[:1], **asked[0]) + start(core, PROMPTS[2:3], **asked[2])
+    done = finish(core)
+    assert all(ahead) and ahead
+    guided = start(core, PROMPTS[1:2], ignore_eos=False, **asked[1])
+    mixed = start(core, PROMPTS[:1], **asked[0])
+    done |= finish(core)
+    assert core.stats().num_preemptions
+    for rid, prompt, params in ((free[0], 0, 0), (free[1], 2, 2), (guided[0], 1, 1), (mixed[0], 0, 0)):
+        llm = LLM(folder, kernels="torch", dtype="float32", max_model_len=MAX_MODEL_LEN, num_kv_blocks=100,
+                  guided_jump_ahead=jumps)  # fmt: skip
+        params = SamplingParams(**({"ignore_eos": params != 1} | asked[params]))
+        assert done[rid] == answers(llm.generate([PROMPTS[prompt]], params)[0])
 
 
 def test_what_cannot_run_is_refused(folder: Path) -> None:

@@ -44,11 +44,13 @@ def measure_kernels(
 def all_cases(shapes: Mapping[str, Mapping[str, Any]], device: torch.device) -> Iterator[OpCase]:
     """Every op of one shape, then those of the next. shapes: name -> config.json."""
     from minillm_serve.bench.gpu.attention_cases import decodes, prompts, ropes
+    from minillm_serve.bench.gpu.edit_cases import bookkeeping, edits
     from minillm_serve.bench.gpu.linear_cases import linears, loras, quantized_linears
     from minillm_serve.bench.gpu.op_case import Model
     from minillm_serve.bench.gpu.row_cases import activations, cutoffs, draws, norms
 
-    kinds = (decodes, prompts, ropes, linears, quantized_linears, loras, norms, activations, draws, cutoffs)
+    attention, products = (decodes, prompts, ropes), (linears, quantized_linears, loras)
+    kinds = (*attention, *products, norms, activations, draws, cutoffs, edits, bookkeeping)
     for name, config in shapes.items():
         model = Model.of(name, config, device)
         for cases in kinds:

@@ -37,7 +37,8 @@ def kv_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int) -> int
     torch.cuda.empty_cache()
     logits = graph_logits(config.max_num_seqs, config.enforce_eager) * model.config.vocab_size
     graphs = logits * model.weights.dtype.itemsize
-    return int(total * config.gpu_memory_utilization) - (total - free) - step - graphs - MISCELLANEOUS
+    counts = config.max_num_seqs * model.config.vocab_size * 4  # of seen tokens: see penalties.py
+    return int(total * config.gpu_memory_utilization) - (total - free) - step - graphs - counts - MISCELLANEOUS
 
 
 def graph_logits(max_num_seqs: int, eager: bool) -> int:

@@ -19,6 +19,7 @@ from minillm_serve.runner.batch import NOTHING_TOLD, PersistentBatch, StepBatch,
 from minillm_serve.runner.gpu.decode import DecodeStep
 from minillm_serve.runner.gpu.graphs import DecodeGraphs, batch_sizes
 from minillm_serve.runner.gpu.landing import Landings
+from minillm_serve.runner.gpu.penalties import DeviceCounts
 from minillm_serve.runner.gpu.sampler import edit_on_device, sample_on_device
 from minillm_serve.runner.runner import Landing, Runner, Ticket
 from minillm_serve.sample.edits import LogitEdits
@@ -47,6 +48,8 @@ class GPURunner(Runner):
         self.graphs = DecodeGraphs(self.step, sizes, eager or self.device.type != "cuda")
         self.graphs.capture()
         self._landings = Landings(self.device)
+        self.seen = DeviceCounts(rows, model.config.vocab_size, self.device, self._put)
+        batch.sampling.counts_on_device = True
 
     def _launch(self, batch: StepBatch) -> Ticket:
         if not self._decodes_only(batch):
@@ -71,7 +74,9 @@ class GPURunner(Runner):
     def _sample(self, batch: StepBatch, logits: Tensor, told: ToldOfPrompts) -> Ticket:
         state, rows = self.batch.sampling, batch.rows[batch.sampling]
         if not (self._own_sampler and state.plain[rows].all()):
-            return super()._sample(batch, logits, told)
+            ticket = super()._sample(batch, logits, told)
+            self.seen.count(rows, ticket.sampled, state)
+            return ticket
         ids = torch.empty(len(logits), dtype=torch.int64, device=self.device)
         temperature, seeds = self._put(state.temperature[rows]), self._put(state.seed[rows])
         draw(logits, temperature, seeds, self._put(batch.drawn_at), None, ids)
@@ -84,6 +89,9 @@ class GPURunner(Runner):
 
     def _edit(self, logits: Tensor, edits: LogitEdits) -> None:
         edit_on_device(logits, edits)
+
+    def _penalize(self, logits: Tensor, rows: NDArray[np.int64]) -> None:
+        self.seen.penalize(logits, rows, self.batch.sampling)
 
     def _put(self, values: NDArray | Sequence[int] | Tensor) -> Tensor:
         tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))

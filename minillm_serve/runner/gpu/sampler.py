@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import torch
 from torch import Tensor
 
-from minillm_kernels.triton.logits import apply_bitmask
+from minillm_kernels.triton.logits import add_bias, apply_bitmask
 from minillm_kernels.triton.sample import draw
 from minillm_kernels.triton.truncate import cutoffs
-from minillm_serve.sample.edits import LogitEdits, Penalties
+from minillm_serve.sample.edits import LogitEdits
 from minillm_serve.sample.sampler import SampleSettings, sample
 
 
@@ -30,7 +28,7 @@ def sample_on_device(logits: Tensor, settings: SampleSettings) -> Tensor:
 
 
 def edit_on_device(logits: Tensor, edits: LogitEdits) -> None:
-    """Change ``logits`` [S, vocab] in place; the edits come from the host."""
+    """Change ``logits`` [S, vocab] in place; the edits come from the host. Penalties do not: see penalties.py."""
     device = logits.device
 
     def sent(*values: Tensor) -> tuple[Tensor, ...]:
@@ -41,11 +39,8 @@ def edit_on_device(logits: Tensor, edits: LogitEdits) -> None:
     if edits.allowed is not None:
         rows, words = edits.allowed
         apply_bitmask(logits, *sent(torch.tensor(rows), torch.from_numpy(words.view("int32"))))
-    penalties = edits.penalties
-    replace(
-        edits,
-        allowed=None,
-        bias=edits.bias and sent(*edits.bias),
-        forbidden=edits.forbidden and sent(*edits.forbidden),
-        penalties=penalties and Penalties(*sent(*(getattr(penalties, field.name) for field in fields(Penalties)))),
-    ).apply(logits)
+    if edits.bias is not None:
+        add_bias(logits, *sent(*edits.bias))
+    if edits.forbidden is not None:
+        bans = torch.full_like(edits.forbidden[0], float("-inf"), dtype=torch.float32)
+        add_bias(logits, *sent(*edits.forbidden, bans))
