@@ -29,7 +29,7 @@ EXTRAS = {
     "compare": ("transformers", "openai", "jsonschema", "matplotlib"),
     "course": ("jupyterlab", "ipywidgets", "nbgrader", "jupytext", "nbclient"),
     "triton": ("triton",),
-    "test": ("pytest", "hypothesis", "ruff", "httpx"),
+    "test": ("pytest", "pytest-xdist", "hypothesis", "ruff", "httpx"),
 }
 
 

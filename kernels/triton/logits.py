@@ -7,8 +7,9 @@ frequency and presence penalties. All in fp32, rounded to the logits' type once 
 Spec: ``minillm_serve/sample/edits.py`` (``LogitEdits`` and ``Penalties``); the order of the edits is the caller's.
 Counts [R, V] int32 have a row per running sequence: how often each token was generated, and ``IN_PROMPT`` if it stands
 in the prompt.
-Roofline: all bound by memory. The mask reads V / 8 bytes a row and writes only what it forbids; penalties read 4 * V
-bytes of counts and touch only the logits of seen tokens; a row without penalties is not read.
+Roofline: all bound by memory. The mask reads V / 8 bytes a row, writes tiles where it allows nothing, reads and writes
+those where it allows some; penalties read 4 * V bytes of counts and touch only the logits of seen tokens; a row
+without penalties is not read.
 Ledger: kernels/LEDGER-GPU.md
 """
 
@@ -27,10 +28,15 @@ def _bitmask_kernel(logits, rows, words, vocab, num_words, stride, TILE: tl.cons
     entry = tl.program_id(0).to(tl.int64)
     row = tl.load(rows + entry).to(tl.int64)
     token = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    end = tl.where(row >= 0, vocab, 0)
-    word = tl.load(words + entry * num_words + token // 32, mask=token < end, other=0)
-    forbidden = (word >> (token % 32)) & 1 == 0
-    tl.store(logits + row * stride + token, float("-inf"), mask=forbidden & (token < end))
+    inside = token < tl.where(row >= 0, vocab, 0)
+    word = tl.load(words + entry * num_words + token // 32, mask=inside, other=0)
+    allowed = (word >> (token % 32)) & 1
+    # Whole tiles are read and written: where each token has its own say, stores are 4 bytes each.
+    if tl.max(allowed, 0) == 0:
+        tl.store(logits + row * stride + token, float("-inf"), mask=inside)
+    elif tl.min(tl.where(inside, allowed, 1), 0) == 0:
+        x = tl.load(logits + row * stride + token, mask=inside)
+        tl.store(logits + row * stride + token, tl.where(allowed == 1, x, float("-inf")), mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_edits"])

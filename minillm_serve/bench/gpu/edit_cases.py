@@ -6,18 +6,21 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from minillm_serve.bench.gpu.op_case import Call, Model, OpCase
 
+FEW = 16  # tokens that a mask allows, as between the values of a JSON object
 BIASES = 16  # of each row
 SEEN = 1024  # tokens of each row that a penalty touches
 BLOCK_SIZE, BLOCKS = 16, 256  # of the block tables
 
 
 def edits(model: Model) -> Iterator[OpCase]:
-    """On fp32 logits, in place, for every row: half of the tokens masked, some biased, those seen penalised."""
+    """On fp32 logits, in place, for every row: most or half of the tokens masked, some biased, those seen penalised."""
     for rows in model.sizes.draws:
-        yield _bitmask(model, rows)
+        for allowed in (FEW, model.vocab // 2):
+            yield _bitmask(model, rows, allowed)
         yield _bias(model, rows)
         yield _penalties(model, rows)
         yield _count(model, rows)
@@ -35,26 +38,33 @@ def _shape(model: Model, rows: int) -> str:
     return f"{model.name} {rows} x {model.vocab}"
 
 
-def _bitmask(model: Model, rows: int) -> OpCase:
+def _bitmask(model: Model, rows: int, allowed: int) -> OpCase:
     masks = rows * model.vocab // 8
     copies = model.copies(masks + 4 * rows * model.vocab)
-    words = -(-model.vocab // 32)
+
+    def tokens() -> Tensor:
+        """[rows, vocab] bools: which are allowed."""
+        return torch.rand(rows, model.vocab, device=model.device).argsort(-1) < allowed
+
+    def packed() -> Tensor:
+        bits = functional.pad(tokens(), (0, -model.vocab % 32)).view(rows, -1, 32).long()
+        return (bits << torch.arange(32, device=model.device)).sum(-1).int()
 
     def ours() -> Call:
         from minillm_kernels.triton.logits import apply_bitmask
 
         logits = [_logits(model, rows) for _ in range(copies)]
-        packed = torch.randint(-(2**31), 2**31, (rows, words), dtype=torch.int32, device=model.device)
-        every = _every(model, rows)
-        return lambda copy: apply_bitmask(logits[copy], every, packed)
+        words, every = packed(), _every(model, rows)
+        return lambda copy: apply_bitmask(logits[copy], every, words)
 
     def baseline() -> Call:
         logits = [_logits(model, rows) for _ in range(copies)]
-        forbidden = torch.rand(rows, model.vocab, device=model.device) < 0.5
+        forbidden = ~tokens()
         return lambda copy: logits[copy].masked_fill_(forbidden, float("-inf"))
 
-    moved = masks + 4 * rows * model.vocab  # a line of memory holds some token that is forbidden
-    return OpCase("bitmask", _shape(model, rows), moved, 0, ours, baseline, "masked_fill_ by bytes", copies)
+    moved = masks + 4 * rows * model.vocab  # nearly every line of memory holds a token that is forbidden
+    shape = f"{_shape(model, rows)} allowed={allowed}"
+    return OpCase("bitmask", shape, moved, 0, ours, baseline, "masked_fill_ by bytes", copies)
 
 
 def _bias(model: Model, rows: int) -> OpCase:
