@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from minillm_kernels.triton.overlap import LAUNCH, start_next, wait_for_inputs
+
 TILE = 8192
 WARPS = 32
 
@@ -111,6 +113,8 @@ def _cutoffs_kernel(
     TILE: tl.constexpr,
     LOG2_E: tl.constexpr = 1.4426950408889634,
 ):
+    start_next()
+    wait_for_inputs()
     index = tl.program_id(0).to(tl.int64)
     row = logits + index * stride
     heat = tl.load(temperature + index)
@@ -160,6 +164,6 @@ def cutoffs(logits: Tensor, temperature: Tensor, min_p: Tensor, top_k: Tensor, t
     if num_rows:
         tile = min(TILE, triton.next_power_of_2(vocab))
         _cutoffs_kernel[(num_rows,)](
-            logits, temperature, min_p, top_k, top_p, cut, vocab, logits.stride(0), TILE=tile, num_warps=WARPS
+            logits, temperature, min_p, top_k, top_p, cut, vocab, logits.stride(0), TILE=tile, num_warps=WARPS, **LAUNCH
         )
     return cut

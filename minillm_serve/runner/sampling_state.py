@@ -57,7 +57,7 @@ class SamplingState:
         self.min_p = np.zeros(max_num_seqs, np.float32)
         self.typical_p = np.ones(max_num_seqs, np.float32)
         self.seed = np.zeros(max_num_seqs, np.int64)
-        self.plain = np.ones(max_num_seqs, bool)  # nothing but a temperature and a seed decides its draws
+        self.plain = np.ones(max_num_seqs, bool)  # nothing but its temperature, cuts and seed decides its draws
         self.constraints: dict[int, Constraints] = {}
         self.logprobs: dict[int, Named] = {}  # row -> which tokens to name beside the drawn one; only rows that asked
         self.prompt_logprobs: dict[int, tuple[int, int]] = {}  # row -> the same, and the prompt's length
@@ -80,8 +80,7 @@ class SamplingState:
             self.prompt_logprobs[row] = params.prompt_logprobs, init.num_prompt_tokens
         if _needs_constraints(params):
             self.constraints[row] = self._constraints(init)
-        cut = params.top_k > 0 or params.top_p < 1 or params.min_p > 0 or params.typical_p < 1
-        self.plain[row] = not (cut or row in self.constraints or row in self.logprobs)
+        self.plain[row] = not (params.typical_p < 1 or row in self.constraints or row in self.logprobs)
 
     def remove(self, row: int) -> None:
         for rare in (self.constraints, self.logprobs, self.prompt_logprobs):

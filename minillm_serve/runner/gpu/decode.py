@@ -3,8 +3,8 @@
 So the same launches serve every step of a batch size, and a CUDA graph can hold them.
 
 Inputs of a step: for each sequence its row of the block tables and its length; the token to go on from, or "the one
-that you drew last"; where its tables have grown; the attention's work list; temperature and seed. What is drawn stays
-on the device for the next step, and is copied to the host beside it.
+that you drew last"; where its tables have grown; the attention's work list; temperature, top-k, top-p, min-p and seed.
+What is drawn stays on the device for the next step, and is copied to the host beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from minillm_kernels.triton.decode import DecodeWork
 from minillm_kernels.triton.decode_inputs import prepare_decode, scatter_tables
 from minillm_kernels.triton.sample import draw
 from minillm_kernels.triton.tiles import capacity, plan_tiles
+from minillm_kernels.triton.truncate import cutoffs
 from minillm_serve.attention.backends import KVCache, PagedAttention
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.runner.batch import PersistentBatch, StepBatch
@@ -59,6 +60,9 @@ class DecodeStep:
                 "seq_lens": (np.int32, size),
                 "drawn_at": (np.int64, size),
                 "temperature": (np.float32, size),
+                "top_k": (np.int64, size),
+                "top_p": (np.float32, size),
+                "min_p": (np.float32, size),
                 "seeds": (np.int64, size),
                 "tile_seq": (np.int32, self.capacity),
                 "tile_start": (np.int32, self.capacity),
@@ -96,7 +100,8 @@ class DecodeStep:
         host["ids"][:count], host["ids"][count:size] = batch.ids, 0
         host["seq_lens"][:count], host["seq_lens"][count:size] = batch.seq_lens, 0
         host["drawn_at"][:count], host["temperature"][:count] = batch.drawn_at, state.temperature[rows]
-        host["seeds"][:count] = state.seed[rows]
+        host["top_k"][:count], host["top_p"][:count] = state.top_k[rows], state.top_p[rows]
+        host["min_p"][:count], host["seeds"][:count] = state.min_p[rows], state.seed[rows]
         host["drawn_at"][count:size] = host["temperature"][count:size] = host["seeds"][count:size] = 0
         tiles = plan_tiles(host["seq_lens"][:size], capacity(size), self.window)
         num_tiles = len(tiles.tile_seq)
@@ -124,7 +129,8 @@ class DecodeStep:
         logits = self.model.forward(ids, positions, attention, self.every[:size])
         drawn = self.drawn[:size]
         temperature, seeds, drawn_at = (inputs[name][:size] for name in ("temperature", "seeds", "drawn_at"))
-        draw(logits, temperature, seeds, drawn_at, None, drawn, self.last_drawn, rows)
+        cut = cutoffs(logits, temperature, *(inputs[name][:size] for name in ("min_p", "top_k", "top_p")))
+        draw(logits, temperature, seeds, drawn_at, cut, drawn, self.last_drawn, rows)
         return Drawn(drawn, logits)
 
     def _work(self, rows: Tensor, seq_lens: Tensor, size: int) -> DecodeWork:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minillm_kernels.triton.sample import draw
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.runner.batch import NOTHING_TOLD, PersistentBatch, StepBatch, ToldOfPrompts
@@ -77,9 +76,7 @@ class GPURunner(Runner):
             ticket = super()._sample(batch, logits, told)
             self.seen.count(rows, ticket.sampled, state)
             return ticket
-        ids = torch.empty(len(logits), dtype=torch.int64, device=self.device)
-        temperature, seeds = self._put(state.temperature[rows]), self._put(state.seed[rows])
-        draw(logits, temperature, seeds, self._put(batch.drawn_at), None, ids)
+        ids = self.sample(logits, state.settings(rows, batch.drawn_at))
         return Ticket(batch, ids, self._land(ids), told=told)
 
     def _draw_again(self, logits: Tensor, settings: SampleSettings, rows: NDArray[np.int64], sampled: Tensor) -> None:
