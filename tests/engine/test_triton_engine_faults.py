@@ -21,17 +21,26 @@ from minillm_serve.engine.core import EngineCore
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from minillm_kernels.triton import tiles
+from one_layer import (
+    DEVICE,
+    GUIDED,
+    MAX_MODEL_LEN,
+    MAX_STEPS,
+    PROMPTS,
+    answers,
+    finish,
+    start,
+    triton_core,
+    truth,
+)
+
 from minillm_serve.runner.gpu import decode
 from minillm_serve.runner.gpu.graphs import DecodeGraphs
 from minillm_serve.runner.gpu.memory import graph_logits
 from minillm_serve.runner.gpu.packed import RING, PackedBuffer
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-MAX_MODEL_LEN = 40
-MAX_STEPS = 400
+pytestmark = pytest.mark.usefixtures("small_work_lists")
 OUTPUTS = 8  # tokens at most
-GUIDED = StructuredOutputsParams(regex="[0-9]{1,3}(, [0-9]{1,3}){0,3}")
 
 FEATURES: list[dict[str, Any]] = [
     {"temperature": 0},
@@ -58,28 +67,6 @@ FEATURES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of one layer and one KV head: the interpreter takes a second for what a GPU does in a millisecond."""
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    return build_tiny_model(tmp_path_factory.mktemp("one_layer") / "model", num_hidden_layers=1, **heads)
-
-
-@pytest.fixture(autouse=True)
-def small_work_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter walks through every program of a grid, also those that have nothing to do."""
-    if DEVICE.type == "cpu":
-        monkeypatch.setattr(tiles, "FEW_TILES", 2)
-
-
-def triton_core(folder: Path, **more: Any) -> EngineCore:
-    settings = {
-        "dtype": "float32", "device": DEVICE.type, "kernels": "triton", "async_scheduling": True,
-        "max_num_seqs": 4, "max_model_len": MAX_MODEL_LEN, "num_kv_blocks": 60, "block_size": 4,
-    }  # fmt: skip
-    return LLM(folder, **(settings | more)).core
-
-
 def requests(rng: random.Random, count: int) -> list[tuple[list[int], SamplingParams | PoolingParams]]:
     """Prompts that often begin alike, each with another feature."""
     shared = [rng.randrange(3, 500) for _ in range(12)]
@@ -96,10 +83,6 @@ def requests(rng: random.Random, count: int) -> list[tuple[list[int], SamplingPa
             common["max_tokens"] = OUTPUTS
         made.append((prompt, SamplingParams(**({"ignore_eos": True} | common | feature))))
     return made
-
-
-def answers(outputs: Any) -> list[tuple[int, ...]]:
-    return [tuple(sample.token_ids) for sample in outputs.outputs]
 
 
 def drive(core: EngineCore, asked: Any, rng: random.Random, failing: float = 0.0) -> Iterator[tuple[int, Any, bool]]:
@@ -182,12 +165,12 @@ ENGINES = [
 
 
 @pytest.mark.parametrize("seed", range(len(ENGINES)))
-def test_random_requests_with_aborts_in_few_blocks(folder: Path, seed: int) -> None:
-    check_against_torch(folder, seed, 8, **ENGINES[seed])
+def test_random_requests_with_aborts_in_few_blocks(one_layer_dir: Path, seed: int) -> None:
+    check_against_torch(one_layer_dir, seed, 8, **ENGINES[seed])
 
 
-def test_random_requests_while_steps_fail(folder: Path) -> None:
-    check_against_torch(folder, 10, 6, failing=0.06, num_kv_blocks=12, max_num_batched_tokens=16)
+def test_random_requests_while_steps_fail(one_layer_dir: Path) -> None:
+    check_against_torch(one_layer_dir, 10, 6, failing=0.06, num_kv_blocks=12, max_num_batched_tokens=16)
 
 
 def test_windows_with_steps_under_way(tmp_path: Path) -> None:
@@ -195,41 +178,17 @@ def test_windows_with_steps_under_way(tmp_path: Path) -> None:
     check_against_torch(mistral, 20, 4, num_kv_blocks=14, block_size=3)
 
 
-def start(core: EngineCore, prompts: list[list[int]], **params: Any) -> list[int]:
-    groups = [core.prepare(prompt, SamplingParams(**({"ignore_eos": True} | params))) for prompt in prompts]
-    for group in groups:
-        core.add(str(group.rid), group)
-    return [group.rid for group in groups]
-
-
-def finish(core: EngineCore) -> dict[int, list[tuple[int, ...]]]:
-    done = {}
-    for _ in range(MAX_STEPS):
-        if not core.has_work():
-            return done
-        done |= {output.rid: answers(output) for output in core.step() if output.finished}
-    raise AssertionError("the engine does not come to an end")
-
-
-def truth(folder: Path, prompts: list[list[int]], **params: Any) -> list[list[tuple[int, ...]]]:
-    llm = LLM(folder, kernels="torch", dtype="float32", max_model_len=MAX_MODEL_LEN, num_kv_blocks=100)
-    return [answers(output) for output in llm.generate(prompts, SamplingParams(**({"ignore_eos": True} | params)))]
-
-
-PROMPTS = [[5, 6, 7], [9, 10], [3, 1, 4, 1, 5], [11, 12, 13]]
-
-
-def test_tables_that_grow_by_more_than_travels_with_a_step(folder: Path, monkeypatch) -> None:
+def test_tables_that_grow_by_more_than_travels_with_a_step(one_layer_dir: Path, monkeypatch) -> None:
     monkeypatch.setattr(decode, "MAX_GROWTH", 1)
-    core = triton_core(folder, block_size=1)
+    core = triton_core(one_layer_dir, block_size=1)
     rids = start(core, PROMPTS, temperature=0.9, seed=3, max_tokens=6)
     done = finish(core)
-    assert [done[rid] for rid in rids] == truth(folder, PROMPTS, temperature=0.9, seed=3, max_tokens=6)
+    assert [done[rid] for rid in rids] == truth(one_layer_dir, PROMPTS, temperature=0.9, seed=3, max_tokens=6)
 
 
-def test_a_row_that_changes_hands_while_its_step_is_under_way(folder: Path) -> None:
+def test_a_row_that_changes_hands_while_its_step_is_under_way(one_layer_dir: Path) -> None:
     """The prompt that moves in is still being read where the one that left would have its next token."""
-    core = triton_core(folder, max_num_seqs=1, num_kv_blocks=10, max_num_batched_tokens=4)
+    core = triton_core(one_layer_dir, max_num_seqs=1, num_kv_blocks=10, max_num_batched_tokens=4)
     [first] = start(core, PROMPTS[:1], temperature=1, seed=1, max_tokens=20)
     for _ in range(4):
         core.step()
@@ -237,12 +196,12 @@ def test_a_row_that_changes_hands_while_its_step_is_under_way(folder: Path) -> N
     [second] = start(core, long, temperature=1, seed=2, max_tokens=4)
     [gone] = core.abort([first])
     assert gone.finished
-    assert finish(core) == {second: truth(folder, long, temperature=1, seed=2, max_tokens=4)[0]}
+    assert finish(core) == {second: truth(one_layer_dir, long, temperature=1, seed=2, max_tokens=4)[0]}
 
 
 @pytest.mark.parametrize("place", ["fill", "launch"])
-def test_steps_that_fail_in_a_row_and_leave_their_copies_under_way(folder: Path, place: str) -> None:
-    core = triton_core(folder)
+def test_steps_that_fail_in_a_row_and_leave_their_copies_under_way(one_layer_dir: Path, place: str) -> None:
+    core = triton_core(one_layer_dir)
     rids = start(core, PROMPTS, temperature=0.9, seed=4, max_tokens=6)
     owner, name = (core.runner.step, "fill") if place == "fill" else (core.runner.graphs, "run")
     works, left = getattr(owner, name), 2 * RING
@@ -264,63 +223,20 @@ def test_steps_that_fail_in_a_row_and_leave_their_copies_under_way(folder: Path,
         except InjectedError:
             core.scheduler.check()
     assert not left
-    assert [done[rid] for rid in rids] == truth(folder, PROMPTS, temperature=0.9, seed=4, max_tokens=6)
+    assert [done[rid] for rid in rids] == truth(one_layer_dir, PROMPTS, temperature=0.9, seed=4, max_tokens=6)
 
 
-def test_masks_and_biases_wait_for_no_token(folder: Path, monkeypatch) -> None:
-    """Only a guide that closes its text looks at what was drawn before the step is collected."""
-    core = triton_core(folder)
-    looked = []
-    monkeypatch.setattr(core.runner.batch.sampling, "narrowed", lambda *args: looked.append(args))
-    start(core, PROMPTS[:1], logit_bias={50: 3.0}, max_tokens=3)
-    start(core, PROMPTS[1:2], allowed_token_ids=[60, 61], presence_penalty=0.5, max_tokens=3)
-    finish(core)
-    assert not looked
-    closing = StructuredOutputsParams(regex="[0-9]+", always_closes=True)
-    start(core, PROMPTS[2:3], structured_outputs=closing, ignore_eos=False, max_tokens=3)
-    finish(core)
-    assert looked
-
-
-@pytest.mark.parametrize("jumps", [False, True])
-def test_penalties_count_what_was_drawn_and_what_a_guide_went_on_with(folder: Path, jumps: bool) -> None:
-    """One row after another, on through preemptions; a free row does not hold up the step that follows its own."""
-    penalties = {"repetition_penalty": 1.6, "frequency_penalty": 0.7, "presence_penalty": -0.3}
-    written = StructuredOutputsParams(regex="(abc|abd){3}[0-9]{4}")
-    asked = [
-        {"temperature": 0.9, "seed": 5, "max_tokens": 9, "allowed_token_ids": list(range(40, 46)), **penalties},
-        {"structured_outputs": written, "temperature": 0.9, "seed": 6, "max_tokens": 18, **penalties},
-        {"temperature": 0, "max_tokens": 9, "presence_penalty": 1.5},
-    ]
-    core = triton_core(folder, num_kv_blocks=6, max_num_seqs=2, guided_jump_ahead=jumps)
-    ahead = []
-    runs_free = core.runner.runs_free
-    core.runner.runs_free = lambda rids: ahead.append(runs_free(rids)) or ahead[-1]
-    free = start(core, PROMPTS[:1], **asked[0]) + start(core, PROMPTS[2:3], **asked[2])
-    done = finish(core)
-    assert all(ahead) and ahead
-    guided = start(core, PROMPTS[1:2], ignore_eos=False, **asked[1])
-    mixed = start(core, PROMPTS[:1], **asked[0])
-    done |= finish(core)
-    assert core.stats().num_preemptions
-    for rid, prompt, params in ((free[0], 0, 0), (free[1], 2, 2), (guided[0], 1, 1), (mixed[0], 0, 0)):
-        llm = LLM(folder, kernels="torch", dtype="float32", max_model_len=MAX_MODEL_LEN, num_kv_blocks=100,
-                  guided_jump_ahead=jumps)  # fmt: skip
-        params = SamplingParams(**({"ignore_eos": params != 1} | asked[params]))
-        assert done[rid] == answers(llm.generate([PROMPTS[prompt]], params)[0])
-
-
-def test_what_cannot_run_is_refused(folder: Path) -> None:
+def test_what_cannot_run_is_refused(one_layer_dir: Path) -> None:
     with pytest.raises(ConfigError, match="attention_backend none"):
-        LLM(folder, kernels="triton", device=DEVICE.type, attention_backend="none")
+        LLM(one_layer_dir, kernels="triton", device=DEVICE.type, attention_backend="none")
     if DEVICE.type == "cpu":
         with pytest.raises(ConfigError, match="CUDA GPU"):
-            LLM(folder, device="cuda")
+            LLM(one_layer_dir, device="cuda")
         with pytest.raises(ConfigError, match="fp8 needs device cuda"):
-            LLM(folder, kernels="triton", kv_cache_dtype="fp8")
+            LLM(one_layer_dir, kernels="triton", kv_cache_dtype="fp8")
     else:
         with pytest.raises(ConfigError, match="for the CPU"):
-            LLM(folder, device="cuda", kernels="torch")
+            LLM(one_layer_dir, device="cuda", kernels="torch")
 
 
 @pytest.mark.parametrize(
@@ -332,44 +248,12 @@ def test_what_cannot_run_is_refused(folder: Path) -> None:
         {"async_scheduling": False, "max_num_seqs": 9, "block_size": 64},
     ],
 )
-def test_settings_that_go_together(folder: Path, more: dict[str, Any]) -> None:
+def test_settings_that_go_together(one_layer_dir: Path, more: dict[str, Any]) -> None:
     """With steps in which no token is drawn: the prompt is longer than a step."""
-    core = triton_core(folder, max_num_batched_tokens=2, **more)
+    core = triton_core(one_layer_dir, max_num_batched_tokens=2, **more)
     [rid] = start(core, [PROMPTS[2]], temperature=0, max_tokens=3)
     [tokens] = finish(core)[rid]
     assert len(tokens) == 3
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a CUDA device")
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"temperature": 0},
-        {"top_k": 7, "top_p": 0.9, "min_p": 0.01},
-        {"logit_bias": {50: 5.0}, "logprobs": 2},
-        {"allowed_token_ids": list(range(40, 90)), "presence_penalty": 0.5, "min_tokens": 2},
-        {"bad_words_ids": ((40,), (41, 42)), "repetition_penalty": 1.2},
-        {"structured_outputs": GUIDED, "ignore_eos": False},
-    ],
-)
-def test_submit_waits_for_nothing(folder: Path, params: dict[str, Any]) -> None:
-    core = triton_core(folder)
-    start(core, PROMPTS, max_tokens=4, **params)
-    finish(core)  # kernels are compiled
-    submit = core.runner.submit
-
-    def watched(plan: Any) -> Any:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            return submit(plan)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-    core.runner.submit = watched
-    start(core, PROMPTS, max_tokens=6, **params)
-    finish(core)
 
 
 @pytest.mark.gpu

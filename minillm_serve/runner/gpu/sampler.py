@@ -28,7 +28,8 @@ def sample_on_device(logits: Tensor, settings: SampleSettings) -> Tensor:
 
 
 def edit_on_device(logits: Tensor, edits: LogitEdits) -> None:
-    """Change ``logits`` [S, vocab] in place; the edits come from the host. Penalties do not: see penalties.py."""
+    """Change ``logits`` [S, vocab] in place; the edits come from the host, without penalties (penalties.py)."""
+    assert edits.penalties is None, "the device keeps the counts of what was seen"
     device = logits.device
 
     def sent(*values: Tensor) -> tuple[Tensor, ...]:
