@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-class ConfigError(ValueError):
-    """A configuration or model folder that cannot work; says what was expected and what to do."""
-
+from minillm_serve.errors import ConfigError
+from minillm_serve.speculative import SpeculativeConfig, speculative_config
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "device": ("cpu", "cuda"),
@@ -62,6 +60,9 @@ class EngineConfig:
 
     GPU. enforce_eager: launch every kernel by itself, without CUDA graphs. async_scheduling: plan and launch a step
     before the tokens of the one before it have come back; None: on a GPU.
+
+    Speculation. speculative_config: how tokens are drafted to be verified together (None: they are not); also taken as
+    a mapping or as JSON, with the keys of :class:`SpeculativeConfig`.
     """
 
     model: str
@@ -90,6 +91,7 @@ class EngineConfig:
     num_threads: int | None = None
     enforce_eager: bool = False
     async_scheduling: bool | None = None
+    speculative_config: SpeculativeConfig | None = None
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -122,6 +124,7 @@ class EngineConfig:
             if self.device == "cuda" and self.gpu_memory_utilization is None
             else self.gpu_memory_utilization,
             "async_scheduling": self.device == "cuda" if self.async_scheduling is None else self.async_scheduling,
+            "speculative_config": speculative_config(self.speculative_config),
         }
         for name, value in chosen.items():
             object.__setattr__(self, name, value)

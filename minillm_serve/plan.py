@@ -42,6 +42,8 @@ class StepPlan:
     num_tokens: request id -> tokens to compute now: a prompt chunk, 1 for a decode, more after a jump ahead.
     new_blocks: request id -> physical blocks appended to its block table (tables only ever grow).
     finished, preempted: requests whose runner state is dropped before this step runs.
+    drafts: request id -> proposed tokens, computed after its known ones and verified by the same step; ``num_tokens``
+    counts them.
     """
 
     step: int
@@ -50,6 +52,7 @@ class StepPlan:
     new_blocks: dict[int, tuple[int, ...]] | None = None
     finished: tuple[int, ...] = ()
     preempted: tuple[int, ...] = ()
+    drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def total_tokens(self) -> int:
@@ -79,6 +82,8 @@ class StepResult:
     logprobs: request id -> one entry per new token, for requests that asked. prompt_logprobs: request id -> (index of
     the first prompt token described, one entry per prompt token) for the prompt tokens that this step's chunk predicts.
     pooled: request id -> (index of the chunk's first prompt token, sum of the chunk's normalised hidden states).
+    accepted: request id -> how many of the plan's drafts stand, for requests that had any: they lead its new tokens.
+    drafts: request id -> what may follow those; the next plan may ask to verify it.
     """
 
     tokens: dict[int, tuple[int, ...]]
@@ -87,3 +92,5 @@ class StepResult:
     prompt_logprobs: dict[int, tuple[int, tuple[TokenLogprobs, ...]]] = field(default_factory=dict)
     forced: dict[int, int] = field(default_factory=dict)
     pooled: dict[int, tuple[int, tuple[float, ...]]] = field(default_factory=dict)
+    accepted: dict[int, int] = field(default_factory=dict)
+    drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)

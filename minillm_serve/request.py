@@ -52,7 +52,8 @@ class Request:
     only with requests of the same salt (adapter, user); None: neither look anything up nor let others find it.
     skip_prefix_hit: compute every token even where a prefix is cached (prompt logprobs need it). group: number shared
     by the samples of one prompt, which share its blocks even where prefix caching is off. prompt_only: it ends when its
-    prompt is computed; no token is drawn.
+    prompt is computed; no token is drawn. num_accepted: how many of the drafts that its last step verified
+    stand.
     """
 
     rid: int
@@ -71,6 +72,7 @@ class Request:
     num_computed: int = 0
     num_planned: int = 0
     num_pending: int = 0
+    num_accepted: int = 0
     arrival_step: int = 0  # steps the scheduler had made when the request came
     rank: tuple[Any, ...] = ()  # its place in every queue, by the scheduling policy; set once, on arrival
     finish_reason: FinishReason | None = None

@@ -12,11 +12,14 @@ from typing import Any
 KV_BLOCK_POOL = "kv.block_pool"
 SCHED_POLICY = "sched.policy"
 SAMPLE = "sample"
+SPEC_VERIFY = "spec.verify"
 
 SEAMS: Mapping[str, str] = {
     KV_BLOCK_POOL: "factory(num_blocks) -> allocate, free, share, refs, num_free; see kv.block_pool.BlockPool",
     SCHED_POLICY: "factory() -> rank; see sched.policy.Policy",
     SAMPLE: "function(logits, settings) -> token ids, none whose logit is -inf; see sample.sampler.sample",
+    SPEC_VERIFY: "function(drafts, draft probs or None, target probs, uniforms) -> the drafts that stand and one token "
+    "more; see sample.rejection.verify",
 }
 
 

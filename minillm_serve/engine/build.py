@@ -17,8 +17,10 @@ from minillm_serve.engine.admission import Admission
 from minillm_serve.engine.core import EngineCore
 from minillm_serve.engine.grammars import GrammarCache
 from minillm_serve.engine.scheduling import build_scheduler
+from minillm_serve.engine.speculation import build_speculation, draft_bytes_per_token, feature_width, load_draft_net
 from minillm_serve.engine.trace import Recorder, Trace
 from minillm_serve.model.config import ModelConfig
+from minillm_serve.model.draft_head import DraftNet
 from minillm_serve.model.dummy import DummyCheckpoint
 from minillm_serve.model.linear import LinearMethod, Unquantized
 from minillm_serve.model.llama import LlamaModel
@@ -53,7 +55,8 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     head_method = Unquantized(ops) if config.quantization == "int4" else None
     weights = load_weights(source.checkpoint, model_config, method, dtype, device, stored, head_method)
     model = LlamaModel(model_config, weights, ops, max_model_len)
-    num_blocks, kv_cache = _kv_storage(config, model, max_model_len)
+    draft_net = load_draft_net(config, source, model, max_model_len)
+    num_blocks, kv_cache = _kv_storage(config, model, max_model_len, draft_net)
     scheduler = build_scheduler(config, num_blocks, seams)
     grammars = GrammarCache(
         tokenizer,
@@ -70,7 +73,8 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
         isinstance(kv_cache, NoCache),
         tokenizer.eos_token_ids,
     )
-    runner = _runner(config, model, kv_cache, batch, seams.get(SAMPLE, sample))
+    runner = _runner(config, draft_net, model, kv_cache, batch, seams.get(SAMPLE, sample))
+    runner.speculation = build_speculation(config, draft_net, runner, num_blocks, seams)
     admission = Admission(
         tokenizer, grammars, model_config.vocab_size, max_model_len, num_blocks * config.block_size, config
     )
@@ -142,6 +146,7 @@ def _stored(
 
 def _runner(
     config: EngineConfig,
+    net: DraftNet | None,
     model: LlamaModel,
     kv_cache: KVCache,
     batch: PersistentBatch,
@@ -151,17 +156,29 @@ def _runner(
         return Runner(model, kv_cache, batch, sample_fn)
     from minillm_serve.runner.gpu.runner import GPURunner  # triton is there only where it is used
 
-    return GPURunner(model, kv_cache, batch, sample_fn, eager=config.enforce_eager)
+    spec = config.speculative_config
+    drafts = 0 if spec is None else spec.num_speculative_tokens
+    aux_layers = None if net is None else net.aux_layers
+    return GPURunner(model, kv_cache, batch, sample_fn, config.enforce_eager, drafts, aux_layers)
 
 
-def _kv_storage(config: EngineConfig, llama: LlamaModel, max_model_len: int) -> tuple[int, KVCache]:
-    """Blocks that the scheduler may hand out, and the memory behind them: none where there is no cache."""
+def _kv_storage(
+    config: EngineConfig, llama: LlamaModel, max_model_len: int, net: DraftNet | None
+) -> tuple[int, KVCache]:
+    """Blocks that the scheduler may hand out, and the memory behind them: none where there is no cache.
+
+    net: keeps something of every token, too.
+    """
     model, ops, weights = llama.config, llama.ops, llama.weights
     device, int8_kv = weights.embedding.device, config.kv_cache_dtype == "int8"
     dtype = torch.float8_e4m3fn if config.kv_cache_dtype == "fp8" else weights.dtype
     if config.attention_backend == "paged":
-        per_token = KVCache.bytes_per_token(model, ops, dtype, int8_kv)
-        blocks = num_kv_blocks(config, per_token, max_model_len, partial(_spare_bytes, config, llama, max_model_len))
+        per_token = KVCache.bytes_per_token(model, ops, dtype, int8_kv) + draft_bytes_per_token(
+            net, llama, config.block_size
+        )
+        blocks = num_kv_blocks(
+            config, per_token, max_model_len, partial(_spare_bytes, config, llama, max_model_len, net)
+        )
         return blocks, KVCache(model, ops, blocks, config.block_size, dtype, int8_kv, device)
     for name in ("kv_cache_memory_bytes", "num_kv_blocks"):
         if getattr(config, name) is not None:
@@ -172,12 +189,12 @@ def _kv_storage(config: EngineConfig, llama: LlamaModel, max_model_len: int) -> 
     return blocks, NoCache(model, ops, config.block_size, dtype)
 
 
-def _spare_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int) -> int:
+def _spare_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int, net: DraftNet | None) -> int:
     if config.device == "cpu":
         return spare_host_bytes()
     from minillm_serve.runner.gpu.memory import kv_bytes
 
-    return kv_bytes(config, model, max_model_len)
+    return kv_bytes(config, model, max_model_len, feature_width(net))
 
 
 def _max_model_len(config: EngineConfig, model: ModelConfig) -> int:

@@ -59,7 +59,10 @@ class Sample:
 
     def book_logprobs(self, entries: Iterable[TokenLogprobs]) -> None:
         """Those of new tokens. Tokens that came after the end of the request are not counted."""
-        for entry in list(entries)[: self.request.num_generated - len(self.logprobs)]:
+        self._add_logprobs(list(entries)[: self.request.num_generated - len(self.logprobs)])
+
+    def _add_logprobs(self, entries: Iterable[TokenLogprobs]) -> None:
+        for entry in entries:
             self.logprobs.append(entry)
             self.cumulative_logprob += entry.logprob
 
@@ -75,10 +78,12 @@ class Sample:
         return text.finish() if stop is None and request.finished else stop
 
     def _push_each(self, tokens: Sequence[int]) -> str | None:
-        """After a jump ahead a stop string may end the text in the middle of the new tokens: the rest do not count."""
+        """Of several tokens at once (a jump ahead, drafts), those after a stop string do not count."""
         for token in tokens:
             if (stop := self.detokenizer.push([token])) is not None:
                 self._end = self.request.num_prompt_tokens + len(self.detokenizer)
+                told, self.logprobs, self.cumulative_logprob = self.logprobs[: len(self.detokenizer)], [], 0.0
+                self._add_logprobs(told)
                 return stop
         return None
 

@@ -30,4 +30,11 @@ def build_scheduler(config: EngineConfig, num_blocks: int, seams: Seams | None =
         policy=seams.get(SCHED_POLICY, POLICIES[config.scheduling_policy])(),
         enable_chunked_prefill=config.enable_chunked_prefill,
         batching=config.batching,
+        lookahead=_lookahead(config),
     )
+
+
+def _lookahead(config: EngineConfig) -> int:
+    """A draft model writes the keys and values of what it drafts behind those of the known tokens."""
+    spec = config.speculative_config
+    return 0 if spec is None or spec.model is None else spec.num_speculative_tokens

@@ -23,8 +23,9 @@ class DummyCheckpoint:
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def names(self) -> list[str]:
-        """Nothing that a model does not use."""
-        return []
+        """What is there where it may be left out: an LM head, so that a draft head is given its own. And nothing that a
+        model does not use."""
+        return ["lm_head.weight"]
 
     def read(self, name: str, shape: Sequence[int]) -> Tensor:
         """A tensor of this shape on the device."""
@@ -32,6 +33,10 @@ class DummyCheckpoint:
             return torch.ones(tuple(shape), dtype=self._dtype, device=self._device)
         empty = torch.empty(tuple(shape), dtype=self._dtype, device=self._device)
         return empty.normal_(0.0, SCALE, generator=self._generator)
+
+    def read_integers(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Of a table of ids: the first ones."""
+        return torch.arange(*shape)
 
 
 class NoTokenizer(Tokenizer):

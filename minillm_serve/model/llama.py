@@ -6,6 +6,7 @@ Mistral, Qwen2, Qwen3, SmolLM and Gemma are this decoder with other numbers and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,17 @@ class Attention(Protocol):
     def attend(self, layer: int, qkv: Tensor, norms: HeadNorms | None, angles: Any | None) -> Tensor:
         """qkv: [T, heads + 2 * kv_heads, head_dim] -> [T, heads, head_dim] (see ``Ops.attend_qkv``)."""
         ...
+
+
+@dataclass
+class Taps:
+    """What a draft head wants to know of a forward pass: the residual stream that enters each of ``layers``.
+
+    states: [T, hidden] of each, in ascending order of layers, once the pass has run.
+    """
+
+    layers: tuple[int, ...]
+    states: list[Tensor] = field(default_factory=list)
 
 
 class LlamaModel:
@@ -51,19 +63,32 @@ class LlamaModel:
         """hidden: [S, hidden] -> [S, vocab] in the model's dtype."""
         return self.weights.lm_head(hidden)
 
-    def hidden(self, ids: Tensor, positions: Tensor, attention: Attention, last: Tensor) -> Tensor:
+    def hidden(
+        self, ids: Tensor, positions: Tensor, attention: Attention, last: Tensor, taps: Taps | None = None
+    ) -> Tensor:
         """The last layer's normalised output [S, hidden] of some rows (arguments as for ``forward``)."""
+        return self.decode(self.embed(ids), positions, attention, last, taps)[0]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids: [T] -> [T, hidden], what enters the first layer."""
+        x = torch.embedding(self.weights.embedding, ids)
+        return x * self.embedding_scale if self.config.embedding_scale != 1 else x
+
+    def decode(
+        self, residual: Tensor, positions: Tensor, attention: Attention, last: Tensor, taps: Taps | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """All layers over ``residual`` [T, hidden], which may be overwritten: the output [S, hidden] of the rows
+        ``last``, normalised, and as it was before the norm."""
         ops, weights, eps = self.ops, self.weights, self.config.rms_norm_eps
         angles = [ops.angles(table, positions) for table in self.tables]
-        residual = torch.embedding(weights.embedding, ids)
-        if self.config.embedding_scale != 1:
-            residual = residual * self.embedding_scale
         x = ops.rms_norm(residual, weights.layers[0].input_norm, eps)
         for index, layer in enumerate(weights.layers):
             if index:
                 x, residual = ops.add_rms_norm(x, residual, layer.input_norm, eps)
+            if taps is not None and index in taps.layers:
+                taps.states.append(residual.clone())
             x = self._attention(index, layer, x, angles, attention)
-            if index == len(weights.layers) - 1 and len(last) < len(ids):
+            if index == len(weights.layers) - 1 and len(last) < len(positions):
                 x, residual = x[last], residual[last]  # from here on no row reads another
             if layer.output_norm is not None:
                 x = ops.rms_norm(x, layer.output_norm, eps)
@@ -71,8 +96,7 @@ class LlamaModel:
             x = layer.down(self.activate(layer.gate_up(x)))
             if layer.down_norm is not None:
                 x = ops.rms_norm(x, layer.down_norm, eps)
-        x, _ = ops.add_rms_norm(x, residual, weights.final_norm, eps)
-        return x
+        return ops.add_rms_norm(x, residual, weights.final_norm, eps)
 
     def _attention(
         self, index: int, layer: LayerWeights, x: Tensor, angles: Sequence[Any], attention: Attention

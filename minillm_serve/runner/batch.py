@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minillm_serve.plan import RequestInit, StepPlan, StepResult, TokenLogprobs
-from minillm_serve.runner.constraints import NewTokens
 from minillm_serve.runner.guide import Guide
 from minillm_serve.runner.sampling_state import SamplingState
+from minillm_serve.runner.verify import verify
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """One step laid flat. T tokens of B sequences; S of the sequences sample a token at the end of the step.
+    """One step laid flat. T tokens of B sequences; S tokens are drawn at the end of the step: one of each sequence
+    whose known tokens are then all in, and one more after each draft that it verifies.
 
     ids, positions, slots: [T]; an id of -1 is the one that its row drew last, in a step that has not come back yet.
     rows: [B] batch rows; starts: [B + 1] offsets into T; seq_lens: [B] tokens in cache after the step; tables:
-    [B, blocks]; sampling: [S] indices into B whose last token is computed now; drawn_at: [S] index of the token drawn.
+    [B, blocks]; sampling: [S] indices into B, ascending; last: [S] indices into T of the tokens drawn from; drawn_at:
+    [S] index of the token drawn. drafts: index into B -> the drafts among its tokens, which are its last ones.
     """
 
     rids: tuple[int, ...]
@@ -32,7 +35,9 @@ class StepBatch:
     seq_lens: NDArray[np.int64]
     tables: NDArray[np.int64]
     sampling: NDArray[np.int64]
+    last: NDArray[np.int64]
     drawn_at: NDArray[np.int64]
+    drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,9 @@ class PersistentBatch:
     def __len__(self) -> int:
         return len(self._row)
 
+    def row_of(self, rid: int) -> int:
+        return self._row[rid]
+
     def apply(self, plan: StepPlan) -> StepBatch:
         """Book a plan's deltas and lay its work out flat."""
         self._remove(plan.finished)
@@ -140,6 +148,14 @@ class PersistentBatch:
         rids = tuple(plan.num_tokens)
         rows = np.array([self._row[rid] for rid in rids], np.int64)
         counts = np.fromiter(plan.num_tokens.values(), np.int64, len(rids))
+        drafts = (
+            {index: plan.drafts[rid] for index, rid in enumerate(rids) if rid in plan.drafts} if plan.drafts else {}
+        )
+        num_drafts = np.zeros_like(counts)
+        for index, tokens in drafts.items():
+            num_drafts[index], first = len(tokens), self.num_tokens[rows[index]]
+            self.tokens[rows[index], first : first + len(tokens)] = tokens
+        self.sampling.look_ahead((int(rows[index]), tokens) for index, tokens in drafts.items())
         computed = self.num_computed[rows]
         if self.recompute:
             counts, computed = computed + counts, np.zeros_like(computed)
@@ -147,10 +163,16 @@ class PersistentBatch:
         row_of_token = np.repeat(rows, counts)
         positions = np.arange(starts[-1]) + np.repeat(computed - starts[:-1], counts)
         blocks = self.tables[row_of_token, positions // self.block_size]
-        complete = computed + counts == self.num_tokens[rows]
+        complete = computed + counts == self.num_tokens[rows] + num_drafts
         if self._pooled:
             complete &= [row not in self._pooled for row in rows.tolist()]
         sampling = np.flatnonzero(complete)
+        last, drawn_at = starts[1:][sampling] - 1, self.num_tokens[rows[sampling]]
+        if drafts:
+            each = num_drafts[sampling] + 1
+            nth = np.arange(each.sum()) - np.repeat(each.cumsum() - each, each)
+            last, drawn_at = np.repeat(last - each + 1, each) + nth, np.repeat(drawn_at, each) + nth
+            sampling = np.repeat(sampling, each)
         return StepBatch(
             rids=rids,
             rows=rows,
@@ -161,7 +183,9 @@ class PersistentBatch:
             seq_lens=computed + counts,
             tables=self.tables[rows, : self.num_blocks[rows].max(initial=0)],
             sampling=sampling,
-            drawn_at=self.num_tokens[rows[sampling]],
+            last=last,
+            drawn_at=drawn_at,
+            drafts=drafts,
         )
 
     def advance(self, batch: StepBatch) -> None:
@@ -170,7 +194,7 @@ class PersistentBatch:
         rows = batch.rows[batch.sampling]
         room = batch.drawn_at < self.tokens.shape[1]  # a request's last token is never computed on
         self.tokens[rows[room], batch.drawn_at[room]] = UNKNOWN
-        self.num_tokens[rows] += 1
+        self.num_tokens[rows] += 1  # once for each row, however often it is named
 
     def prompt_parts(self, batch: StepBatch) -> list[PromptPart]:
         """What this step tells about prompts whose log-probabilities were asked for. Before ``book``."""
@@ -203,13 +227,13 @@ class PersistentBatch:
         batch: StepBatch,
         sampled: NDArray[np.int64],
         forbidden: NDArray[np.bool_] | None = None,
-        logprobs: Mapping[int, tuple[TokenLogprobs, ...]] | None = None,
+        logprobs: Mapping[int, TokenLogprobs] | None = None,
         told: ToldOfPrompts = NOTHING_TOLD,
     ) -> StepResult:
         """Record what an advanced step drew.
 
         sampled: [S] ids for ``batch.sampling``; forbidden: [S], where no token was left that the request allows: the
-        one drawn all the same must not reach its text.
+        one drawn all the same must not reach its text. logprobs: index into S -> what is told of the token drawn there.
         """
         rows = batch.rows[batch.sampling]
         theirs = self._owner[rows] == np.array(batch.rids, np.int64)[batch.sampling]  # else: gone, the row is another's
@@ -218,27 +242,52 @@ class PersistentBatch:
         tokens = {batch.rids[at]: (token,) for at, token in zip(batch.sampling.tolist(), sampled.tolist(), strict=True)}
         failed: list[int] = []
         forced: dict[int, int] = {}
-        if self.sampling.constraints:
+        accepted: dict[int, int] = {}
+        if self.sampling.constraints or batch.drafts:
             banned = set() if forbidden is None else set(np.flatnonzero(forbidden).tolist())
+            before = -1
             for index, (at, row) in enumerate(zip(batch.sampling.tolist(), rows.tolist(), strict=True)):
-                if row not in self.sampling.constraints or not theirs[index]:
+                named_before, before = at == before, at
+                drafts = batch.drafts.get(at, ())
+                if named_before or not theirs[index] or not (drafts or row in self.sampling.constraints):
                     continue
                 rid = batch.rids[at]
-                new = NewTokens(()) if index in banned else self.sampling.draw(row, int(sampled[index]))
+                drawn = [
+                    None if place in banned else int(sampled[place]) for place in range(index, index + len(drafts) + 1)
+                ]
+                new, stand = verify(drawn, drafts, partial(self.sampling.draw, row))
                 if not new.tokens:
                     failed.append(rid)
-                elif new.forced:
-                    tokens[rid], forced[rid] = new
+                    continue
+                tokens[rid] = new.tokens
+                if new.forced:
+                    forced[rid] = new.forced
+                if drafts:
+                    accepted[rid] = stand
+                    self.num_computed[row] = batch.seq_lens[at] - len(drafts) + stand
+                if drafts or new.forced:
                     self._replace_last(row, new.tokens)
-        entries = dict(logprobs or {})
         for rid in failed:
             tokens.pop(rid, None)
-            entries.pop(rid, None)
-        return StepResult(tokens, tuple(failed), entries, told.logprobs, forced, told.pooled)
+        return StepResult(
+            tokens, tuple(failed), _told_of(batch, logprobs, tokens), told.logprobs, forced, told.pooled, accepted
+        )
 
     def _replace_last(self, row: int, new: tuple[int, ...]) -> None:
         """One or several tokens in place of the row's last one: the next step computes them all."""
-        first = self.num_tokens[row] - 1
+        first = self.num_tokens[row] - 1  # what ``advance`` counted
         self.num_tokens[row] = first + len(new)
         kept = new[: self.tokens.shape[1] - first]
         self.tokens[row, first : first + len(kept)] = kept
+
+
+def _told_of(
+    batch: StepBatch, logprobs: Mapping[int, TokenLogprobs] | None, tokens: Mapping[int, tuple[int, ...]]
+) -> dict[int, tuple[TokenLogprobs, ...]]:
+    """By request, of its new tokens alone: what was drawn after a draft that fell is nobody's."""
+    told: dict[int, tuple[TokenLogprobs, ...]] = {}
+    for index, entry in (logprobs or {}).items():
+        rid = batch.rids[batch.sampling[index]]
+        if len(told.get(rid, ())) < len(tokens.get(rid, ())):
+            told[rid] = (*told.get(rid, ()), entry)
+    return told

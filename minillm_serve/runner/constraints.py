@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,13 @@ class TokenCounts:
         self._counts = np.zeros(len(self._tokens), np.float32)
         for token in generated:
             self.add(token)
+
+    def copy(self) -> TokenCounts:
+        """The same counts, to go on from."""
+        other = TokenCounts.__new__(TokenCounts)
+        other._index, other._size = dict(self._index), self._size
+        other._tokens, other._counts = self._tokens.copy(), self._counts.copy()
+        return other
 
     def add(self, token: int) -> None:
         """Count one more generated token."""
@@ -104,6 +111,28 @@ class Constraints:
             self.generated.append(token)
             if self.seen is not None:
                 self.seen.add(token)
+
+    def after(self, draft: int) -> Constraints:
+        """What holds once a drafted token has been accepted. Where the guide forbids it, nothing may follow."""
+        other = replace(
+            self,
+            guide=None if self.guide is None else self.guide.copy(),
+            seen=None if self.seen is None else self.seen.copy(),
+            generated=[*self.generated],
+        )
+        if other.guide is not None and not other.guide.accept(draft):
+            other.guide = None
+        other.count((draft,))
+        return other
+
+    def allowed(self, drafts: Sequence[int]) -> Sequence[int]:
+        """As many of the drafted tokens as may follow one another here."""
+        guide = None if self.guide is None else self.guide.copy()
+        for index, token in enumerate(drafts):
+            listed = self.guided or self.params.allowed_token_ids is None or token in self.params.allowed_token_ids
+            if not listed or (self.guided and (guide is None or not guide.accept(token))):
+                return drafts[:index]
+        return drafts
 
     @property
     def guided(self) -> bool:

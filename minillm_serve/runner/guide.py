@@ -94,6 +94,12 @@ class Guide:
             self._last = [*self._last[1 - MAX_CHARACTER :], self._retokeniser.bytes_of(token)]
         return True
 
+    def copy(self) -> Guide:
+        """Another one at the same place, which goes its own way."""
+        other = Guide(self.matcher.copy(), self.room, closes=self.closes, retokeniser=self._retokeniser)
+        other._last = list(self._last)
+        return other
+
     def jump(self) -> tuple[int, ...]:
         """Tokens for text that must follow, accepted already; then the end, where nothing but one end may come."""
         if self._retokeniser is None or self.matcher.is_finished:

@@ -6,9 +6,9 @@ A step in which no row has constraints, penalties or log-probabilities looks at 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,6 +67,7 @@ class SamplingState:
         self._words = np.zeros((max_num_seqs, 0), np.uint32)  # one mask a row, filled anew in each step
         self._filler = ThreadPoolExecutor(1, "minillm-masks")
         self._filling: Future[Masks] | None = None
+        self._after: dict[int, list[Constraints]] = {}  # rows that verify drafts -> what holds after each of them
 
     def insert(self, row: int, init: RequestInit) -> None:
         """Take a request in. What it had generated before a preemption is booked again."""
@@ -104,6 +105,30 @@ class SamplingState:
             _contained(constraints.begin, self._guide_for, init)
         return constraints
 
+    def look_ahead(self, drafts: Iterable[tuple[int, Sequence[int]]]) -> None:
+        """Rows, and the drafts that each verifies in the step now laid out. From here on, whoever names the rows that
+        sample names such a row once for its last known token, then once for each draft."""
+        self._after = {}
+        for row, tokens in drafts:
+            if (constraints := self.constraints.get(row)) is not None:
+                after = self._after[row] = []
+                for token in tokens:
+                    constraints = _contained(constraints.after, token) or replace(constraints, guide=None)
+                    after.append(constraints)
+
+    def allowed(self, row: int, drafts: Sequence[int]) -> Sequence[int]:
+        """As many of a row's drafts as its constraints let stand."""
+        constraints = self.constraints.get(row)
+        return drafts if constraints is None else (_contained(constraints.allowed, drafts) or ())
+
+    def _own(self, rows: Iterable[int]) -> Iterator[tuple[int, Constraints]]:
+        """Of the rows that sample: index, and what holds there."""
+        times: dict[int, int] = {}
+        for at, row in enumerate(rows):
+            if (constraints := self.constraints.get(row)) is not None:
+                drafts = times[row] = times.get(row, -1) + 1
+                yield at, self._after[row][drafts - 1] if drafts else constraints
+
     def settings(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> SampleSettings:
         """Of the rows that sample now; positions: [S] index of the token drawn."""
         arrays = (self.temperature, self.top_k, self.top_p, self.min_p, self.typical_p, self.seed)
@@ -121,17 +146,17 @@ class SamplingState:
             self._filling = self._filler.submit(self._fill_masks, rows.tolist(), vocab_size)
 
     def _fill_masks(self, rows: Sequence[int], vocab_size: int) -> Masks:
-        if self._words.shape[1] != words_for(vocab_size):
-            self._words = np.zeros((len(self._words), words_for(vocab_size)), np.uint32)
-        at = [at for at, row in enumerate(rows) if row in self.constraints and self.constraints[row].masked]
-        for place, index in enumerate(at):
-            if not _contained(self.constraints[rows[index]].fill, self._words[place]):
+        masked = [(at, own) for at, own in self._own(rows) if own.masked]
+        if self._words.shape[1] != words_for(vocab_size) or len(self._words) < len(masked):
+            self._words = np.zeros((max(len(self._words), len(masked)), words_for(vocab_size)), np.uint32)
+        for place, (_, own) in enumerate(masked):
+            if not _contained(own.fill, self._words[place]):
                 self._words[place] = 0
-        return Masks(at, self._words[: len(at)])
+        return Masks([at for at, _ in masked], self._words[: len(masked)])
 
     def edits(self, rows: NDArray[np.int64], vocab_size: int) -> LogitEdits | None:
         """What the rows that sample now do to their logits; None where none of them does anything."""
-        found = [(at, self.constraints[row]) for at, row in enumerate(rows.tolist()) if row in self.constraints]
+        found = list(self._own(rows.tolist())) if self.constraints else []
         if not found:
             return None
         filling, self._filling = self._filling, None
@@ -152,15 +177,15 @@ class SamplingState:
 
     def narrowed(self, rows: NDArray[np.int64], drawn: NDArray[np.int64]) -> Masks | None:
         """Masks for the rows whose drawn token would leave too little room for the rest of the text; None: for none."""
-        at = []
-        for index, (row, token) in enumerate(zip(rows.tolist(), drawn.tolist(), strict=True)):
-            constraints = self.constraints.get(row)
-            if constraints is not None and constraints.closes and not _contained(constraints.guide.fits, token):
-                at.append(index)
-        for place, index in enumerate(at):
-            if not _contained(self.constraints[int(rows[index])].fill, self._words[place], narrow=True):
+        tight = [
+            (at, own)
+            for at, own in self._own(rows.tolist())
+            if own.closes and not _contained(own.guide.fits, int(drawn[at]))
+        ]
+        for place, (_, own) in enumerate(tight):
+            if not _contained(own.fill, self._words[place], narrow=True):
                 self._words[place] = 0
-        return Masks(at, self._words[: len(at)]) if at else None
+        return Masks([at for at, _ in tight], self._words[: len(tight)]) if tight else None
 
     def draw(self, row: int, token: int) -> NewTokens:
         """Book a drawn token: what the row goes on with, no token if that one is forbidden."""

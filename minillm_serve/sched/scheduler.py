@@ -22,7 +22,7 @@ BATCHING = ("continuous", "static")
 
 
 @dataclass
-class _Draft:
+class _Sketch:
     """A plan while it is being made. budget: tokens still free in the step."""
 
     budget: int
@@ -30,10 +30,21 @@ class _Draft:
     new_requests: list[RequestInit] = field(default_factory=list)
     new_blocks: dict[int, tuple[int, ...]] = field(default_factory=dict)
     preempted: list[int] = field(default_factory=list)
+    drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def add_blocks(self, rid: int, blocks: tuple[int, ...]) -> None:
+        if blocks:
+            self.new_blocks[rid] = self.new_blocks.get(rid, ()) + blocks
 
     def plan(self, step: int, dropped: Iterable[int]) -> StepPlan:
         return StepPlan(
-            step, self.num_tokens, tuple(self.new_requests), self.new_blocks, tuple(dropped), tuple(self.preempted)
+            step,
+            self.num_tokens,
+            tuple(self.new_requests),
+            self.new_blocks,
+            tuple(dropped),
+            tuple(self.preempted),
+            self.drafts,
         )
 
 
@@ -43,6 +54,8 @@ class Scheduler:
     max_num_seqs: requests in one step. max_num_batched_tokens: tokens computed in one step. policy: order of the
     queues. enable_chunked_prefill: read a prompt over several steps; else it waits until the whole of it fits in one.
     batching: ``continuous``, or ``static``: a batch forms when the last one has ended whole, and nobody joins it later.
+    lookahead: KV slots beyond its known tokens that a request gets where there is room: a draft model writes there what
+    it proposes.
     """
 
     def __init__(
@@ -54,6 +67,7 @@ class Scheduler:
         *,
         enable_chunked_prefill: bool = True,
         batching: str = "continuous",
+        lookahead: int = 0,
     ):
         if max_num_seqs < 1 or max_num_batched_tokens < 1:
             raise ValueError(
@@ -68,6 +82,7 @@ class Scheduler:
         self.policy = policy or FCFS()
         self.enable_chunked_prefill = enable_chunked_prefill
         self.batching = batching
+        self.lookahead = lookahead
         self.waiting: list[Request] = []  # both queues: by rank, lowest first
         self.running: list[Request] = []
         self.num_preemptions = 0
@@ -75,6 +90,7 @@ class Scheduler:
         self._queued: dict[int, tuple[int, float]] = {}  # waiting since: last step before, seconds
         self._dropped: list[int] = []  # the runner may still hold their state: the next plan names them
         self._in_flight: deque[StepPlan] = deque()
+        self._proposed: dict[int, tuple[int, ...]] = {}  # by the last step: what the next one may verify
         self._static_seats = 0
         self._step = 0
         self._arrivals = itertools.count()
@@ -112,18 +128,21 @@ class Scheduler:
         assert len(self._in_flight) <= 1, "only one plan may be in flight when the next is made"
         self._step += 1
         self.kv.begin_step()
-        draft = _Draft(budget=self.max_num_batched_tokens)
-        self._continue_running(draft)
-        if not draft.preempted:
-            self._admit_waiting(draft)
-        plan = draft.plan(self._step, self._dropped)
+        sketch = _Sketch(budget=self.max_num_batched_tokens)
+        self._continue_running(sketch)
+        self._add_drafts(sketch)
+        if not sketch.preempted:
+            self._admit_waiting(sketch)
+        if self.lookahead:
+            self._look_ahead(sketch)
+        plan = sketch.plan(self._step, self._dropped)
         self._in_flight.append(plan)
         self._dropped = []
         return plan
 
-    def _continue_running(self, draft: _Draft) -> None:
+    def _continue_running(self, sketch: _Sketch) -> None:
         """Every running request as far as its known tokens and the budget go; preempt where its blocks cannot grow."""
-        kv, budget = self.kv, draft.budget
+        kv, budget = self.kv, sketch.budget
         for request in self.running:  # shrinks at its tail while we walk: victims come from there, not yet planned
             if budget == 0:
                 break
@@ -134,37 +153,67 @@ class Scheduler:
             if count == 0 or (request.num_pending and end >= request.max_total_tokens):  # what is in flight ends it
                 continue
             while (blocks := kv.grow(rid, end)) is None:
-                draft.preempted.append(self._preempt_last())
-                if draft.preempted[-1] == rid:
+                sketch.preempted.append(self._preempt_last())
+                if sketch.preempted[-1] == rid:
                     break
             else:
-                draft.num_tokens[rid] = count
+                sketch.num_tokens[rid] = count
                 budget -= count
                 if blocks:
-                    draft.new_blocks[rid] = blocks
+                    sketch.new_blocks[rid] = blocks
                 self._book_planned(request, count)
                 # The edge of a block is passed: it is full, let others find it. Unknown tokens have no key.
-                if (known := min(known, end)) % kv.block_size <= count:
+                if (known := min(known, end)) % kv.block_size <= count + request.num_accepted:
                     kv.publish(rid, request.token_ids, known)
-        draft.budget = budget
+        sketch.budget = budget
 
-    def _admit_waiting(self, draft: _Draft) -> None:
+    def _add_drafts(self, sketch: _Sketch) -> None:
+        """Verify what was proposed, as far as tokens and blocks are to spare: nobody waits, or is preempted, for it."""
+        proposed, self._proposed = self._proposed, {}
+        for rid, drafts in proposed.items():
+            request = self._requests.get(rid)
+            if request is None or rid not in sketch.num_tokens:
+                continue
+            end = len(request.token_ids)
+            if request.num_computed + request.num_planned < end:
+                continue
+            # The last token of a request is drawn and never computed.
+            count = min(len(drafts), sketch.budget, request.max_total_tokens - 1 - end)
+            while count > 0 and (blocks := self.kv.grow(rid, end + count)) is None:
+                count -= 1
+            if count > 0:
+                sketch.add_blocks(rid, blocks)
+                sketch.drafts[rid] = drafts[:count]
+                sketch.num_tokens[rid] += count
+                sketch.budget -= count
+                request.num_planned += count
+
+    def _look_ahead(self, sketch: _Sketch) -> None:
+        """Blocks for what will be drafted after this step, where there are any left."""
+        for request in self.running:
+            rid = request.rid
+            end = request.num_computed + request.num_planned
+            if rid in sketch.num_tokens and end >= len(request.token_ids):
+                blocks = self.kv.grow(rid, min(end + self.lookahead, request.max_total_tokens))
+                sketch.add_blocks(rid, blocks or ())
+
+    def _admit_waiting(self, sketch: _Sketch) -> None:
         """New and preempted requests, strictly by rank: one that does not fit holds back all behind it."""
         kv, seats = self.kv, self._free_seats()
-        while self.waiting and seats > 0 and draft.budget > 0:
+        while self.waiting and seats > 0 and sketch.budget > 0:
             request = self.waiting[0]
             hit = self._prefix_hit(request)
             cached = len(hit) * kv.block_size
-            if (count := self._first_chunk(request, cached, draft.budget)) == 0:
+            if (count := self._first_chunk(request, cached, sketch.budget)) == 0:
                 break
             if (blocks := kv.admit(request.rid, hit, cached + count)) is None:
                 seats = 0
                 break
             kv.publish(request.rid, request.token_ids, cached + count)
-            draft.new_requests.append(self._admit(request, cached))
-            draft.num_tokens[request.rid], draft.new_blocks[request.rid] = count, blocks
+            sketch.new_requests.append(self._admit(request, cached))
+            sketch.num_tokens[request.rid], sketch.new_blocks[request.rid] = count, blocks
             self._book_planned(request, count)
-            draft.budget -= count
+            sketch.budget -= count
             seats -= 1
         # A static batch goes on filling in the next step only if the token budget alone kept somebody out.
         self._static_seats = seats if self.waiting else 0
@@ -227,7 +276,7 @@ class Scheduler:
         """Take all blocks of the running request of highest rank; what the cache forgets of it is computed again."""
         victim = self.running.pop()
         self.kv.free(victim.rid)
-        victim.num_computed = victim.num_planned = 0
+        victim.num_computed = victim.num_planned = victim.num_accepted = 0
         victim.metrics.num_preemptions += 1
         self.num_preemptions += 1
         self._static_seats = 0
@@ -249,12 +298,14 @@ class Scheduler:
         for request in self._requests.values():
             request.num_pending = 0
         self._in_flight.clear()
+        self._proposed = {}
         self._dropped = list(dict.fromkeys(dropped))
 
     def update(self, plan: StepPlan, result: StepResult) -> list[Request]:
         """Book what the runner computed. Returns the requests that got new tokens (finished ones among them)."""
         assert plan is self._in_flight.popleft(), "plans come back in the order in which they were made"
         self.kv.written()
+        self._proposed = {} if self._in_flight else result.drafts  # what a step ahead draws, they do not follow
         requests, sampled, failed = self._requests, result.tokens, result.failed
         changed = []
         for rid, count in plan.num_tokens.items():
@@ -264,6 +315,9 @@ class Scheduler:
             if request.num_planned:  # else it was preempted while the step ran: what was computed is lost
                 request.num_computed += count
                 request.num_planned -= count
+                if rid in plan.drafts:  # those that fell were computed in vain: their places will be written again
+                    request.num_accepted = result.accepted.get(rid, 0)
+                    request.num_computed -= len(plan.drafts[rid]) - request.num_accepted
             if rid in sampled:
                 request.num_pending -= 1
                 changed.append(request)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from minillm_serve.config import CHOICES, EngineConfig
+from minillm_serve.config import CHOICES, ConfigError, EngineConfig
 from minillm_serve.serve.limits.keys import ApiKey, keys_from_environment
 from minillm_serve.serve.listening import Place
 from minillm_serve.serve.settings import ServerSettings
+from minillm_serve.speculative import read_keys
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Flag:
     """One flag. field: of EngineConfig or of ServerSettings, whichever has it; its default is the flag's.
 
     vllm, tgi: what the same thing is called there; None where there is no such thing. many: it takes several values.
+    part: the key that it gives to the field's mapping, which other flags make too. short: its other name.
     """
 
     name: str
@@ -27,6 +29,13 @@ class Flag:
     vllm: str | None = None
     tgi: str | None = None
     many: bool = False
+    part: str | None = None
+    short: str | None = None
+
+    @property
+    def dest(self) -> str:
+        """Where argparse puts its value."""
+        return self.field if self.part is None else f"{self.field}.{self.part}"
 
 
 def same(name: str, field: str, kind: type, what: str, tgi: str | None = None) -> Flag:
@@ -67,6 +76,17 @@ ENGINE_FLAGS = (
     Flag("--guided-jump-ahead", "guided_jump_ahead", bool, "append text that a constraint leaves no choice about"),
     Flag("--guided-cache-mib", "guided_cache_mib", int, "memory for compiled constraints, in MiB"),
     Flag("--num-threads", "num_threads", int, "CPU threads of the model (default: torch's choice)"),
+    Flag("--speculative-config", "speculative_config", str,
+         'how tokens are drafted, JSON: {"method": "ngram", "num_speculative_tokens": 4}; in short -sc',
+         "--speculative-config", short="-sc"),
+    Flag("--spec-method", "speculative_config", str,
+         "the method of --speculative-config: ngram, suffix, draft_model or eagle",
+         "--spec-method", part="method"),
+    Flag("--spec-model", "speculative_config", str,
+         "the model of --speculative-config: folder of a draft model or head",
+         "--spec-model", part="model"),
+    Flag("--spec-tokens", "speculative_config", int, "the num_speculative_tokens of --speculative-config",
+         "--spec-tokens", part="num_speculative_tokens"),
 )  # fmt: skip
 LIFECYCLE_FLAGS = (
     same("--shutdown-timeout", "shutdown_timeout", int,
@@ -181,6 +201,7 @@ def add_flags(parser: argparse._ActionsContainer, flags: Sequence[Flag], owner: 
     defaults = {field.name: field.default for field in fields(owner)}
     for flag in flags:
         default = defaults[flag.field]
+        names = [flag.name] if flag.short is None else [flag.name, flag.short]
         how: dict[str, Any] = {"type": flag.kind}
         if flag.kind is bool:
             how = {"action": argparse.BooleanOptionalAction}
@@ -191,12 +212,21 @@ def add_flags(parser: argparse._ActionsContainer, flags: Sequence[Flag], owner: 
             how |= {"nargs": "+", "action": "extend"}
             default = list(default)
         shown = "" if default in (None, []) else f" (default: {default})"
-        parser.add_argument(flag.name, dest=flag.field, default=default, help=flag.what + shown, **how)
+        parser.add_argument(*names, dest=flag.dest, default=default, help=flag.what + shown, **how)
 
 
 def engine_config(model: str, args: argparse.Namespace) -> EngineConfig:
     """What the engine's flags say. Raises ConfigError."""
-    return EngineConfig(model=model, **{flag.field: getattr(args, flag.field) for flag in ENGINE_FLAGS})
+    given = {flag.field: getattr(args, flag.dest) for flag in ENGINE_FLAGS if flag.part is None}
+    for flag in ENGINE_FLAGS:
+        value = getattr(args, flag.dest)
+        if flag.part is not None and value is not None:
+            parts = read_keys(given[flag.field] or {})
+            if flag.part in parts:
+                raise ConfigError(f"{flag.name} and the key {flag.part} of --speculative-config say the same twice: "
+                                  "give one of them")  # fmt: skip
+            given[flag.field] = parts | {flag.part: value}
+    return EngineConfig(model=model, **given)
 
 
 def place(args: argparse.Namespace) -> Place:

@@ -10,10 +10,9 @@ from minillm_serve.serve.flags import Flag
 
 _ONE_PROCESS = "one process computes the whole model here"
 _NO_LORA = "there are no LoRA adapters here; merge them into the weights"
-_NO_DRAFTS = "there is no speculative decoding here"
 _DRAFTS_MOVED = (
-    'vLLM has removed it: there it is --speculative-config \'{"method": "draft_model", "model": ..., '
-    f'"num_speculative_tokens": ...}}\' now; {_NO_DRAFTS}'
+    'vLLM has removed it: it is --speculative-config \'{"method": "draft_model", "model": ..., '
+    '"num_speculative_tokens": ...}\' now, here too'
 )
 _TLS = "end TLS in the proxy in front (see minillm_serve/deploy/nginx)"
 _ONE_BACKEND = "constraints have one implementation here; `minillm guided explain` shows what it makes of them"
@@ -42,10 +41,6 @@ FOREIGN: dict[str, tuple[str, tuple[str, ...]]] = {
     "--lora-modules": (_NO_LORA, ()),
     "--max-loras": (_NO_LORA, ()),
     "--max-lora-rank": (_NO_LORA, ()),
-    "--speculative-config": (_NO_DRAFTS, ()),
-    "--spec-method": (_NO_DRAFTS, ()),
-    "--spec-model": (_NO_DRAFTS, ()),
-    "--spec-tokens": (_NO_DRAFTS, ()),
     "--speculative-model": (_DRAFTS_MOVED, ()),
     "--num-speculative-tokens": (_DRAFTS_MOVED, ()),
     "--structured-outputs-config": (_ONE_BACKEND, ()),
@@ -73,7 +68,11 @@ FOREIGN: dict[str, tuple[str, tuple[str, ...]]] = {
     "--max-input-length": ("prompt and output share --max-model-len", ()),
     "--max-batch-total-tokens": (_SHARE, ()),
     "--cuda-graphs": ("their sizes are not adjustable; --enforce-eager does without them", ()),
-    "--speculate": (_NO_DRAFTS, ("0",)),
+    "--speculate": (
+        'N drafts of what stood in the text before are --speculative-config \'{"method": "ngram", '
+        '"num_speculative_tokens": N}\'',
+        ("0",),
+    ),
     "--lora-adapters": (_NO_LORA, ()),
     "--rope-scaling": ("the model's own configuration decides", ()),
     "--rope-factor": ("the model's own configuration decides", ()),
@@ -88,8 +87,7 @@ FOREIGN: dict[str, tuple[str, tuple[str, ...]]] = {
     "--waiting-served-ratio": ("each step takes in whoever fits", ()),
     "--disable-grammar-support": ("constraints cannot be turned off", ()),
 }
-SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size",
-         "-sc": "--speculative-config"}  # fmt: skip
+SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size"}
 
 
 class _Refuse(argparse.Action):

@@ -6,7 +6,7 @@ they are right also for answers that are sent whole; everything else when the fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -144,6 +144,17 @@ class Metrics:
         made = Counter(self._prefix + name, what, (*LABELS, label), registry=self.registry)
         return {value: made.labels(*self._values, value) for value in values}
 
+    def count_drafts(self, num_speculative_tokens: int) -> None:
+        """Count what becomes of drafts, of at most so many tokens each. Without this call there are no such metrics."""
+        self.drafts = self._counter("spec_decode_num_drafts", "Drafts verified.")
+        self.draft_tokens = self._counter("spec_decode_num_draft_tokens", "Tokens of those drafts.")
+        self.accepted_tokens = self._counter("spec_decode_num_accepted_tokens", "Draft tokens accepted.")
+        positions = map(str, range(num_speculative_tokens))
+        self.accepted_by_position = self._counters(
+            "spec_decode_num_accepted_tokens_per_pos", "Draft tokens accepted, by place in the draft.",
+            "position", positions,
+        )  # fmt: skip
+
     def describe_cache(self, config: EngineConfig, num_blocks: int) -> None:
         """``cache_config_info``: settings as labels of a constant 1, to be joined with other series."""
         info = {
@@ -166,6 +177,16 @@ class Metrics:
             self.generation_tokens.inc(step.new_tokens)
         if step.forced_tokens:
             self.forced_tokens.inc(step.forced_tokens)
+        if step.drafts:
+            self._book_drafts(step.drafts)
+
+    def _book_drafts(self, drafts: Sequence[tuple[int, int]]) -> None:
+        self.drafts.inc(len(drafts))
+        self.draft_tokens.inc(sum(drafted for drafted, _ in drafts))
+        for _, accepted in drafts:
+            self.accepted_tokens.inc(accepted)
+            for position in range(accepted):
+                self.accepted_by_position[str(position)].inc()
 
     def watch(self, caller: Caller, group: RequestGroup) -> RequestWatch:
         """See Observer."""

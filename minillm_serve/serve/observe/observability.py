@@ -48,8 +48,10 @@ class Observability:
 
     def on_loaded(self, engine: AsyncEngine) -> None:
         """The engine is there: watch its steps."""
-        engine.on_step = self.metrics.on_step
+        if engine.config.speculative_config is not None:
+            self.metrics.count_drafts(engine.config.speculative_config.num_speculative_tokens)
         self.metrics.describe_cache(engine.config, engine.stats().kv_blocks_total)
+        engine.on_step = self.metrics.on_step
 
     async def close(self) -> None:
         """Send the last spans."""

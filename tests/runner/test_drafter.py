@@ -1,0 +1,104 @@
+"""What a draft head proposes does not hang on how the request got where it is.
+
+In every engine its drafts equal those that it makes of the whole text at once, with nothing cached: after a prefix hit,
+a prompt read in chunks, a preemption, and drafts of which some fell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+import torch
+from tiny_drafts import noisy_copy, tiny_head
+
+from minillm_serve import LLM, SamplingParams
+from minillm_serve.attention.backends import KVCache
+from minillm_serve.model.llama import LlamaModel, Taps
+from minillm_serve.runner.runner import Runner
+
+ENGINES = {
+    "one batch": {"num_kv_blocks": 400},
+    "chunked prefill": {"num_kv_blocks": 400, "max_num_batched_tokens": 5},
+    "small blocks": {"num_kv_blocks": 400, "block_size": 4},
+    "preemption": {"num_kv_blocks": 24, "block_size": 4},
+}
+SPOKEN = list(range(3, 500, 3))
+
+
+def contiguous(cache: KVCache, first: int, count: int):
+    """Attention of one sequence whose slots lie in their order."""
+    slots = torch.arange(first, first + count)
+    blocks = torch.arange(-(-(first + count) // cache.block_size))[None]
+    return cache.plan(slots, blocks, [first + count], [count])
+
+
+def head_by_hand(runner: Runner, token_ids: Sequence[int], count: int) -> list[int]:
+    """``count`` drafts after a text, by the definition: features of the target, then the head's own outputs."""
+    model: LlamaModel = runner.model
+    net = runner.speculation.reader.net
+    length, ops = len(token_ids), model.ops
+    ids, every = torch.tensor(token_ids), torch.arange(len(token_ids))
+    cache = KVCache(model.config, ops, 100, 16, torch.float32)
+    taps = Taps(net.aux_layers)
+    hidden = model.hidden(ids, every, contiguous(cache, 0, length), every, taps)
+    features = torch.cat((*taps.states, hidden), 1)
+    before = torch.cat((torch.zeros(1, features.shape[1]), features[:-1]))
+    own = KVCache(net.config, ops, 100, 16, torch.float32)
+    logits, state = net.first(ids, every, contiguous(own, 0, length), every[-1:], before)
+    drafts = [int(net.token_map[logits[0].argmax()])]
+    while len(drafts) < count:
+        at = length + len(drafts) - 1
+        attention = contiguous(own, at, 1)
+        logits, state = net.further(torch.tensor(drafts[-1:]), torch.tensor([at]), attention, every[:1], state)
+        drafts.append(int(net.token_map[logits[0].argmax()]))
+    return drafts
+
+
+def model_by_hand(runner: Runner, token_ids: Sequence[int], count: int) -> list[int]:
+    """``count`` drafts of a whole model: it goes on greedily."""
+    model: LlamaModel = runner.speculation.reader.net.model
+    text = list(token_ids)
+    while len(text) < len(token_ids) + count:
+        every = torch.arange(len(text))
+        cache = KVCache(model.config, model.ops, 100, 16, torch.float32)
+        logits = model.forward(torch.tensor(text), every, contiguous(cache, 0, len(text)), every[-1:])
+        text.append(int(logits[0].argmax()))
+    return text[len(token_ids) :]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("method", ["eagle", "draft_model"])
+def test_drafts_equal_those_of_the_whole_text(tiny_model_dir, tmp_path, method, engine):
+    if method == "eagle":
+        folder, by_hand = tiny_head(tiny_model_dir, tmp_path / "head", SPOKEN, aux_layers=(0, 1)), head_by_hand
+    else:
+        folder, by_hand = noisy_copy(tiny_model_dir, tmp_path / "noisy"), model_by_hand
+    config = {"method": method, "model": str(folder), "num_speculative_tokens": 3, "dynamic": False}
+    llm = LLM(tiny_model_dir, speculative_config=config, **ENGINES[engine])
+    runner = llm.core.runner
+    drafter, batch = runner.speculation.proposer, runner.batch
+    made: list[tuple[list[int], tuple[int, ...]]] = []
+    propose = drafter.propose
+
+    def remember(limits):
+        drafts = propose(limits)
+        for rid, tokens in drafts.items():
+            row = batch.row_of(rid)
+            made.append((batch.tokens[row, : batch.num_tokens[row]].tolist(), tokens))
+        return drafts
+
+    drafter.propose = remember
+    rng = Random(3)
+    shared = [rng.randrange(3, 500) for _ in range(21)]
+    prompts = [shared[: rng.randrange(1, 21)] + [rng.randrange(3, 500)] * rng.randrange(9) for _ in range(12)]
+    params = [SamplingParams(temperature=i % 2, seed=i, max_tokens=20, ignore_eos=True) for i in range(12)]
+    llm.generate(shared, SamplingParams(temperature=0, max_tokens=8))
+    outputs = llm.generate(prompts, params)
+    assert (llm.stats().num_preemptions > 0) == (engine == "preemption")
+    assert engine != "small blocks" or any(output.num_cached_tokens for output in outputs)
+    assert len(made) > 100
+    with torch.inference_mode():
+        for text, drafts in rng.sample(made, 60):
+            assert list(drafts) == by_hand(runner, text, len(drafts)), f"after {len(text)} tokens"
