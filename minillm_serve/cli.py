@@ -23,6 +23,7 @@ LAZY = {
     "bench": ("minillm_serve.bench.main", "measure throughput, latency, prefix cache or stages"),
     "compare": ("minillm_serve.compare.main", "install and list the engines that benchmarks compare with"),
     "guided": ("minillm_serve.bench.guided_command", "explain what a constraint becomes and what it allows"),
+    "distill": ("minillm_serve.distill.command", "train a draft head on text that the model itself wrote"),
     "trace": ("minillm_serve.bench.trace_command", "replay, draw or anonymise a trace of the engine"),
 }
 EXTRAS = {
