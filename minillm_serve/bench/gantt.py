@@ -66,7 +66,7 @@ def select(trace: Trace, ids: Collection[str]) -> Trace:
 
 def _part(step: dict[str, Any], keep: set[str], origin: float) -> dict[str, Any]:
     """What a step did for the requests in ``keep``."""
-    by_request = ("num_tokens", "new_requests", "new_blocks", "tokens")
+    by_request = ("num_tokens", "new_requests", "new_blocks", "tokens", "forced", "drafts", "accepted", "proposed")
     lists = ("preempted", "finished", "failed")
     return (
         step
@@ -85,7 +85,8 @@ def bars(trace: Trace) -> list[Bar]:
     """One bar per request and step, in step order, told apart by counting computed tokens.
 
     Invariant: a request computes each of its tokens once, its prompt first (prefill), then one generated token a step
-    (decode); what it computes again, a preemption had thrown away (recompute). A prefix hit lets it start later.
+    (decode), with the drafts after it; what it computes again, a preemption had thrown away (recompute). Drafts that
+    fell are none of its tokens. A prefix hit lets it start later.
     """
     trace = read_trace(trace)
     computed: dict[str, int] = {}
@@ -101,12 +102,17 @@ def bars(trace: Trace) -> list[Bar]:
             kind = "prefill" if first < trace["requests"][rid]["prompt_tokens"] else "decode"
             if first < reached.get(rid, 0):
                 kind = "recompute"
-            computed[rid] = first + tokens
+            computed[rid] = first + tokens - num_rejected(step, rid)
             reached[rid] = max(reached.get(rid, 0), computed[rid])
             result.append(Bar(rid, step["step"], step["start"], duration(step), tokens, kind, hits.get(rid, 0)))
     if not result:
         raise TraceError("no step of the trace computed anything for its requests")
     return result
+
+
+def num_rejected(step: dict[str, Any], rid: str) -> int:
+    """How many drafts of a request a step computed in vain."""
+    return len(step.get("drafts", {}).get(rid, ())) - step.get("accepted", {}).get(rid, 0)
 
 
 LEFT, RIGHT, TOP, ROW, STRIP = 74.0, 16.0, 58.0, 11.0, 84.0

@@ -20,6 +20,7 @@ COMMANDS = {
         "minillm_serve.bench.guided_throughput",
         "tokens per second with and without a constraint",
     ),
+    "spec": ("minillm_serve.bench.spec", "speculative decoding: acceptance, speed-up, where it loses"),
     "fuzz": ("minillm_serve.bench.fuzz.command", "odd bodies and broken HTTP against the server"),
     "load": ("minillm_serve.bench.load.command", "load and faults against the server, with pass figures"),
     "gpu": ("minillm_serve.bench.gpu.command", "tokens per second on a GPU, beside its limits and other engines"),

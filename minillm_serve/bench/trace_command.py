@@ -10,6 +10,7 @@ from typing import Any
 
 from minillm_serve.bench import gantt, page
 from minillm_serve.bench.block_table import render_block_table, render_pool_history
+from minillm_serve.bench.draft_strip import draft_strip, draft_table, render_draft_strip
 from minillm_serve.engine.replay import ReplayedStep, replay
 from minillm_serve.engine.trace import TraceError, anonymise, read_trace
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replayed = actions.add_parser("replay", help="run the scheduler again and check that every plan comes out the same")
     replayed.add_argument("file", type=Path)
     replayed.add_argument("--quiet", action="store_true", help="say only how it ended")
-    drawn = actions.add_parser("draw", help="the Gantt chart and the block pool as one HTML page")
+    drawn = actions.add_parser("draw", help="the Gantt chart, the drafts and the block pool as one HTML page")
     drawn.add_argument("file", type=Path)
     drawn.add_argument("--out", type=Path, required=True, metavar="HTML")
     drawn.add_argument("--step", type=int, help="step of the block tables (the fullest one)")
@@ -55,6 +56,8 @@ def describe(step: ReplayedStep, block_size: int) -> str:
     held, filled = step.usage(block_size)
     line = f"step {plan.step}: {plan.total_tokens} tokens of {len(plan.num_tokens)} requests"
     line += f", {held // block_size} blocks held ({held - filled} of {held} slots empty), {len(step.idle)} cached"
+    if plan.drafts:
+        line += f", {sum(map(len, plan.drafts.values()))} drafts verified"
     for init in plan.new_requests:
         hit = f", {init.num_computed} from the cache" if init.num_computed else ""
         line += f"\n  + request {init.rid}: {len(init.token_ids)} tokens{hit}"
@@ -70,7 +73,7 @@ def _draw(trace: dict[str, Any], args: argparse.Namespace) -> None:
 
 
 def draw(trace: dict[str, Any], step: int | None = None) -> str:
-    """The page: what the scheduler did, the pool over the run, the pool in one step, and all of it as a table."""
+    """The page: what the scheduler did, what became of drafts, the pool over the run and in one step, and tables."""
     title = f"{len(trace['requests'])} requests in {len(trace['steps'])} steps"
     chart = gantt.render_gantt(trace, f"What the scheduler did: {title}")
     table = f'<div class="scroll">{gantt.gantt_table(trace)}</div>'
@@ -80,11 +83,19 @@ def draw(trace: dict[str, Any], step: int | None = None) -> str:
             f"<h1>{title}</h1>",
             page.picture(chart, "A row per request, a bar per step that computed some of its tokens.", "wide"),
             page.details("The same data as a table", table),
+            *_drafts(trace),
             page.picture(render_pool_history(trace), "A row per block of the KV pool, a column per step.", "wide"),
             page.picture(render_block_table(trace, step), "The pool in one step, and who holds which block.", "wide"),
             page.details("Configuration", page.code(json.dumps(trace["config"], indent=1))),
         ],
     )
+
+
+def _drafts(trace: dict[str, Any]) -> list[str]:
+    if not draft_strip(trace):
+        return []
+    strip = page.picture(render_draft_strip(trace), "A row per request, a column per step that gave it tokens.", "wide")
+    return [strip, page.details("The same data as a table", draft_table(trace))]
 
 
 def _anonymise(trace: dict[str, Any], args: argparse.Namespace) -> None:

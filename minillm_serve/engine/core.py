@@ -37,7 +37,8 @@ class StepStats:
     """What one step did: tokens computed, seconds taken, and the queues after it.
 
     new_tokens: generated ones; forced_tokens: how many of them a constraint appended without a draw. intervals:
-    seconds since a sequence's previous tokens -> sequences (see token_clock.py).
+    seconds since a sequence's previous tokens -> sequences (see token_clock.py). drafts: (verified, accepted) draft
+    tokens of each sequence that had any.
     """
 
     num_tokens: int
@@ -47,6 +48,7 @@ class StepStats:
     new_tokens: int = 0
     forced_tokens: int = 0
     intervals: Mapping[float, int] = field(default_factory=dict)
+    drafts: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class EngineCore:
             new,
             sum(result.forced.values()),
             intervals,
+            [(len(drafts), result.accepted.get(rid, 0)) for rid, drafts in plan.drafts.items()],
         )
 
     def abort(self, rids: Iterable[int]) -> list[RequestOutput]:

@@ -7,7 +7,7 @@ each step comes with the block tables, the queues and the cached blocks as they 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class ReplayError(TraceError):
 
 @dataclass(frozen=True)
 class ReplayedStep:
-    """One step while it ran. tables: request id -> its blocks; num_cached: request id -> tokens in them at its end.
+    """One step while it ran. tables: request id -> its blocks; num_cached: request id -> tokens in them at its end, the
+    drafts that it verifies among them.
 
     idle: blocks of no request whose content a later one may still find (the prefix cache's; the rest is free).
     """
@@ -117,9 +118,17 @@ def request_from(rid: int, record: dict[str, Any]) -> Request:
 
 def result_from(step: dict[str, Any]) -> StepResult:
     """What the runner answered in a recorded step."""
-    tokens = {int(rid): tuple(ids) for rid, ids in step["tokens"].items()}
-    forced = {int(rid): count for rid, count in step.get("forced", {}).items()}
-    return StepResult(tokens, tuple(step.get("failed", ())), forced=forced)
+
+    def by_request(name: str, make: Callable[[Any], Any]) -> dict[int, Any]:
+        return {int(rid): make(value) for rid, value in step.get(name, {}).items()}
+
+    return StepResult(
+        by_request("tokens", tuple),
+        tuple(step.get("failed", ())),
+        forced=by_request("forced", int),
+        accepted=by_request("accepted", int),
+        drafts=by_request("proposed", tuple),
+    )
 
 
 def _compare(number: int, names: Sequence[str], replayed: dict[str, Any], recorded: dict[str, Any]) -> None:

@@ -2,13 +2,14 @@
 
 The file is JSON, schema ``minillm-trace/2`` (``trace.schema.json`` next to this module says it formally):
 
-- ``config``: the EngineConfig, its model by name alone; ``num_blocks``: blocks of the KV pool.
+- ``config``: the EngineConfig, its models by name alone; ``num_blocks``: blocks of the KV pool.
 - ``requests``: request id -> its label (``id``), prompt, parameters, and its life: ``arrival``, ``first_scheduled``,
   ``first_token``, ``finished``, ``generated``, ``preemptions``, ``finish_reason``.
-- ``steps``: the StepPlan (``num_tokens``, ``new_requests``, ``new_blocks``, ``finished``, ``preempted``; what is empty
-  is left out), the StepResult (``tokens``, ``failed``, and ``forced``: how many of a request's new tokens, the last
-  ones, its constraint left no choice about), ``start`` and the seconds that ``schedule``, ``execute`` and
-  ``update`` took, and ``running``, ``waiting``, ``free_blocks``, ``cached_blocks`` after the step.
+- ``steps``: the StepPlan (``num_tokens``, ``new_requests``, ``new_blocks``, ``finished``, ``preempted``, ``drafts``;
+  what is empty is left out), the StepResult (``tokens``, ``failed``; ``forced``: how many of a request's new tokens,
+  the last ones, its constraint left no choice about; ``accepted``: how many of the plan's drafts stand, which are the
+  first of its new tokens; ``proposed``: its drafts for the next step), ``start`` and the seconds that ``schedule``,
+  ``execute`` and ``update`` took, and ``running``, ``waiting``, ``free_blocks``, ``cached_blocks`` after the step.
 - ``events``: the calls on the scheduler in their order: ``["add", rid]``, ``["schedule", step]`` (and ``"ahead"`` where
   the step before had not come back yet), ``["update", step]``, ``["finish", rid, reason, stop_reason]`` (an abort, or a
   stop string found in the text), ``["reset", 0]`` (the prefix cache was emptied).
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ from minillm_serve.sched.scheduler import Scheduler
 SCHEMA = "minillm-trace/2"
 INPUTS = ("max_total_tokens", "seed", "priority", "cache_salt", "skip_prefix_hit", "group", "prompt_only")
 """Fields of a Request, besides prompt, parameters and EOS ids, that the scheduler's decisions may depend on."""
-PLAN_PARTS = ("step", "num_tokens", "new_requests", "new_blocks", "finished", "preempted")
+PLAN_PARTS = ("step", "num_tokens", "new_requests", "new_blocks", "finished", "preempted", "drafts")
+TOKEN_IDS = ("tokens", "drafts", "proposed")
+"""Fields of a step that hold token ids by request."""
 QUEUES = ("running", "waiting", "free_blocks", "cached_blocks")
 
 
@@ -59,7 +62,7 @@ class Trace:
         """The trace so far, as plain JSON values."""
         return {
             "schema": SCHEMA,
-            "config": asdict(self.config) | {"model": Path(self.config.model).name},
+            "config": config_record(self.config),
             "num_blocks": self.num_blocks,
             "requests": {str(rid): self._request(request) for rid, request in self.requests.items()},
             "steps": self.steps,
@@ -95,6 +98,15 @@ class Trace:
         }
 
 
+def config_record(config: EngineConfig) -> dict[str, Any]:
+    """The configuration as JSON values. Where its models lie is nobody's business."""
+    record = asdict(config)
+    for part in (record, record["speculative_config"] or {}):
+        if part.get("model") is not None:
+            part["model"] = Path(part["model"]).name
+    return record
+
+
 def params_record(params: SamplingParams) -> dict[str, Any]:
     """The parameters that are not at their defaults, as JSON values; :func:`params_from` brings them back."""
     default = SamplingParams()
@@ -120,12 +132,28 @@ def plan_record(plan: StepPlan) -> dict[str, Any]:
         "new_blocks": {str(rid): list(blocks) for rid, blocks in (plan.new_blocks or {}).items() if blocks},
         "finished": list(plan.finished),
         "preempted": list(plan.preempted),
+        "drafts": ids_record(plan.drafts),
     }
     return {
         "step": plan.step,
         "num_tokens": {str(rid): count for rid, count in plan.num_tokens.items()},
         **{name: value for name, value in parts.items() if value},
     }
+
+
+def result_record(result: StepResult) -> dict[str, Any]:
+    """What a replay needs of a StepResult, as JSON values."""
+    parts = {
+        "failed": list(result.failed),
+        "forced": {str(rid): count for rid, count in result.forced.items()},
+        "accepted": {str(rid): count for rid, count in result.accepted.items()},
+        "proposed": ids_record(result.drafts),
+    }
+    return {"tokens": ids_record(result.tokens), **{name: value for name, value in parts.items() if value}}
+
+
+def ids_record(ids: Mapping[int, Iterable[int]]) -> dict[str, list[int]]:
+    return {str(rid): list(tokens) for rid, tokens in ids.items()}
 
 
 class Recorder:
@@ -164,12 +192,7 @@ class Recorder:
         step = self._open.pop(plan.step)
         step["execute"] = round(start - self._planned_at.pop(plan.step), 6)
         step["update"] = round(time.monotonic() - start, 6)
-        step["tokens"] = {str(rid): list(tokens) for rid, tokens in result.tokens.items()}
-        if result.failed:
-            step["failed"] = list(result.failed)
-        if result.forced:
-            step["forced"] = {str(rid): count for rid, count in result.forced.items()}
-        self._trace.steps.append(step | queues(self._scheduler))
+        self._trace.steps.append(step | result_record(result) | queues(self._scheduler))
         self._trace.events.append(["update", plan.step])
         return changed
 
@@ -243,7 +266,10 @@ def anonymise(trace: dict[str, Any]) -> dict[str, Any]:
         if request.get("cache_salt"):
             changes["cache_salt"] = [str(n) for n in salt.all(request["cache_salt"])]
         requests[rid] = request | changes
-    steps = [s | {"tokens": {rid: token.all(ids) for rid, ids in s["tokens"].items()}} for s in trace["steps"]]
+    steps = [
+        step | {name: {rid: token.all(ids) for rid, ids in step[name].items()} for name in TOKEN_IDS if name in step}
+        for step in trace["steps"]
+    ]
     events = [[*event[:3], None] if event[0] == "finish" else event for event in trace["events"]]
     return trace | {"requests": requests, "steps": steps, "events": events}
 

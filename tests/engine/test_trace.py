@@ -13,14 +13,19 @@ import jsonschema
 import pytest
 
 from minillm_serve import LLM, SamplingParams
+from minillm_serve.config import EngineConfig
 from minillm_serve.engine.replay import ReplayError, replay, request_from, verify
-from minillm_serve.engine.trace import TraceError, anonymise, params_record, read_trace
+from minillm_serve.engine.trace import TraceError, anonymise, config_record, params_record, read_trace
 from minillm_serve.params import StructuredOutputsParams
 from minillm_serve.seams import Seams
 
 SHARED = list(range(40, 61))
 PROMPTS = [SHARED + [100 + n] * (3 * n + 1) for n in range(5)]
 SCHEMA = json.loads(resources.files("minillm_serve.engine").joinpath("trace.schema.json").read_text(encoding="utf-8"))
+NGRAM = {
+    "method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1, "dynamic": False,
+    "rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.7, 0.5, 0.3],
+}  # fmt: skip
 RUNS = {
     "roomy": {"num_kv_blocks": 64},
     "preempted": {"num_kv_blocks": 16},
@@ -30,6 +35,8 @@ RUNS = {
     "static": {"num_kv_blocks": 64, "batching": "static", "max_num_seqs": 3},
     "without prefix cache": {"num_kv_blocks": 16, "enable_prefix_caching": False},
     "without any cache": {"attention_backend": "none", "max_num_seqs": 4, "enable_prefix_caching": False},
+    "speculating": {"num_kv_blocks": 64, "speculative_config": NGRAM},
+    "speculating and preempted": {"num_kv_blocks": 16, "max_num_batched_tokens": 11, "speculative_config": NGRAM},
     "by priority": {"num_kv_blocks": 20, "scheduling_policy": "priority", "max_num_seqs": 3},
 }
 
@@ -87,6 +94,9 @@ def test_the_record_adds_up(trace):
             reached[rid] = cached
         for rid, count in step["num_tokens"].items():
             reached[rid] += count
+        for rid, drafts in step.get("drafts", {}).items():
+            reached[rid] -= len(drafts) - step.get("accepted", {}).get(rid, 0)
+            assert step["tokens"][rid][: step["accepted"][rid]] == drafts[: step["accepted"][rid]]
         for rid, ids in step["tokens"].items():
             tokens[rid] += len(ids)
     for rid, request in trace["requests"].items():
@@ -99,7 +109,12 @@ def test_an_anonymous_trace_replays_alike_and_names_nobody(trace):
     hidden = anonymise(trace)
     assert verify(hidden) == len(trace["steps"])
     jsonschema.Draft202012Validator(SCHEMA).validate(hidden)
-    assert [s["num_tokens"] for s in hidden["steps"]] == [s["num_tokens"] for s in trace["steps"]]
+    for name in ("num_tokens", "accepted"):
+        assert [s.get(name) for s in hidden["steps"]] == [s.get(name) for s in trace["steps"]]
+    for before, after in zip(trace["steps"], hidden["steps"], strict=True):
+        for rid, drafts in before.get("drafts", {}).items():
+            same = [a == b for a, b in zip(drafts, before["tokens"][rid], strict=False)]
+            assert [a == b for a, b in zip(after["drafts"][rid], after["tokens"][rid], strict=False)] == same
     assert all(request["stop_reason"] is None for request in hidden["requests"].values())
     for word in ("early-0", "somebody"):
         assert word in json.dumps(trace) and word not in json.dumps(hidden)
@@ -124,6 +139,12 @@ def test_what_can_happen_did_happen(tiny_model_dir):
     hits = [cached for step in trace["steps"] for _, cached in step.get("new_requests", {}).values()]
     assert any(hits) and any(step.get("preempted") for step in trace["steps"])
     assert {event[2] for event in trace["events"] if event[0] == "finish"} == {"abort", "stop"}
+    trace = served(tiny_model_dir, **RUNS["speculating and preempted"])
+    assert any(step.get("preempted") for step in trace["steps"])
+    verified = [
+        (step["accepted"][rid], len(ids)) for step in trace["steps"] for rid, ids in step.get("drafts", {}).items()
+    ]
+    assert any(accepted for accepted, _ in verified) and any(accepted < count for accepted, count in verified)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +152,7 @@ def test_what_can_happen_did_happen(tiny_model_dir):
     [
         (lambda t: t["steps"][3]["num_tokens"].update({"0": 2}), "step 4: num_tokens was"),
         (lambda t: t["steps"][1].update(free_blocks=0), "step 2: free_blocks was 0"),
+        (lambda t: t["steps"][4].update(drafts={"0": [7]}), "step 5: drafts was"),
         (lambda t: t["steps"][5].update(preempted=[0]), r"step 6: preempted was \[0\], the replay gives None"),
     ],
 )
@@ -196,10 +218,22 @@ def test_replaying_needs_neither_torch_nor_a_model(tiny_model_dir, tmp_path):
     assert answer.stdout.split("\n")[:2] == ["True", "[]"]
 
 
-def test_the_trace_says_which_model_but_not_where_it_lies(tiny_model_dir):
+def test_a_replay_needs_what_was_proposed_and_what_stood(tiny_model_dir):
+    """Drafts come from the runner: without them, or with other numbers of accepted ones, the plans are others."""
+    trace = served(tiny_model_dir, **RUNS["speculating"])
+    assert any(step.get("proposed") for step in trace["steps"])
+    for name in ("proposed", "accepted"):
+        with pytest.raises(ReplayError):
+            verify(trace | {"steps": [{k: v for k, v in step.items() if k != name} for step in trace["steps"]]})
+
+
+def test_the_trace_says_which_models_but_not_where_they_lie(tiny_model_dir):
     trace = served(tiny_model_dir, num_kv_blocks=64)
     assert trace["config"]["model"] == tiny_model_dir.name
     assert str(tiny_model_dir.parent) not in json.dumps(trace)
+    spec = {"method": "eagle", "model": "/somewhere/heads/good", "num_speculative_tokens": 2}
+    record = config_record(EngineConfig(model="/somewhere/tiny", speculative_config=spec))
+    assert record["speculative_config"]["model"] == "good" and "somewhere" not in json.dumps(record)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import openai
 import pytest
@@ -11,7 +12,7 @@ from live_server import Brake, LiveServer, metric_in, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 from test_disconnect import send
 
-from minillm_serve.config import ConfigError
+from minillm_serve.config import ConfigError, EngineConfig
 from minillm_serve.engine.core import EngineStats, StepStats
 from minillm_serve.serve.observe.http import handler_of
 from minillm_serve.serve.observe.metrics import Metrics
@@ -53,6 +54,12 @@ COUNTERS = (
     "generation_tokens",
     "request_success",
     "admission_rejections",
+)
+SPEC_COUNTERS = (
+    "spec_decode_num_drafts",
+    "spec_decode_num_draft_tokens",
+    "spec_decode_num_accepted_tokens",
+    "spec_decode_num_accepted_tokens_per_pos",
 )
 GREEDY = {"model": "tiny", "prompt": "Hello", "max_tokens": 6, "temperature": 0, "ignore_eos": True}
 
@@ -305,3 +312,32 @@ def test_a_step_books_equal_intervals_together():
     assert metric_in(page, "inter_token_latency_seconds_sum") == pytest.approx(0.49)
     assert metric_in(page, "inter_token_latency_seconds_bucket", le="0.05") == 3
     assert metric_in(page, "generation_tokens_total") == 5 and metric_in(page, "jump_ahead_tokens_total") == 1
+
+
+def test_drafts_are_counted_under_vllms_names():
+    metrics = Metrics("m", idle_stats)
+    metrics.count_drafts(3)
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+    assert all(families[f"minillm:{name}"].type == "counter" for name in SPEC_COUNTERS)
+    metrics.on_step(StepStats(9, 0.02, 3, 0, new_tokens=6, drafts=[(3, 2), (1, 0), (2, 1)]))
+    page = metrics.exposition().decode()
+    assert [metric_in(page, f"{name}_total") for name in SPEC_COUNTERS] == [3, 6, 3, 3]
+    by_position = [metric_in(page, f"{SPEC_COUNTERS[3]}_total", position=str(place)) for place in range(3)]
+    assert by_position == [2, 1, 0]
+
+
+def test_an_engine_that_drafts_nothing_does_not_speak_of_drafts(server: LiveServer):
+    assert "spec_decode" not in server.http.get("/metrics").text
+
+
+def test_a_server_that_speculates_counts_what_it_verified(tiny_model_dir: Path):
+    spec = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_min": 1, "dynamic": False,
+            "rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [1.0, 0.5]}  # fmt: skip
+    config = EngineConfig(model=str(tiny_model_dir), num_kv_blocks=32, num_threads=1, speculative_config=spec)
+    with LiveServer(config) as server:
+        server.complete(prompt=[9] * 12, max_tokens=30, ignore_eos=True)
+        drafts, tokens, accepted, per_place = (server.metric(f"{name}_total") for name in SPEC_COUNTERS)
+        steps = server.metric("iteration_tokens_total_count")
+        first = server.metric(f"{SPEC_COUNTERS[3]}_total", position="0")
+        assert 0 < drafts == first < tokens <= 2 * drafts and accepted == per_place < tokens
+        assert steps + accepted == server.metric("generation_tokens_total") == 30

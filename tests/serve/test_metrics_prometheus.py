@@ -112,7 +112,11 @@ class Prometheus:
 def prometheus(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus beside a server under load, once everything that is counted has been counted in several scrapes."""
     tool("prometheus")
-    config = EngineConfig(model=str(tiny_model_dir), num_kv_blocks=64, max_num_seqs=4, num_threads=1)
+    spec = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_min": 1, "dynamic": False,
+            "rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.8, 0.5]}  # fmt: skip
+    config = EngineConfig(
+        model=str(tiny_model_dir), num_kv_blocks=64, max_num_seqs=4, num_threads=1, speculative_config=spec
+    )
     with LiveServer(config) as server, Prometheus(tmp_path_factory.mktemp("prometheus"), server.url[7:]) as prometheus:
         stop = threading.Event()
         with ThreadPoolExecutor(2) as pool:
@@ -128,13 +132,15 @@ def prometheus(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def has_rates(prometheus: Prometheus) -> bool:
-    names = ("generation_tokens_total", "prefix_cache_hits_total", 'request_success_total{finished_reason="length"}')
+    names = ("generation_tokens_total", "prefix_cache_hits_total", 'request_success_total{finished_reason="length"}',
+             "spec_decode_num_drafts_total")  # fmt: skip
     return all(min(prometheus.values(f"rate(minillm:{name}[{WINDOW}])"), default=0) > 0 for name in names)
 
 
 def load(server: LiveServer, stop: threading.Event) -> None:
+    """The same prompt again and again, for prefix hits, with every token in it, for drafts after whatever is drawn."""
     while not stop.is_set():
-        server.complete(prompt="the same beginning of a prompt, long enough for a block or two", max_tokens=8)
+        server.complete(prompt=list(range(3, 512)), max_tokens=8)
         server.post("/v1/completions", {"model": "tiny", "prompt": ""})
         stop.wait(0.05)
 
