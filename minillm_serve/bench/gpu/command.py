@@ -1,7 +1,8 @@
 """``minillm bench gpu``: throughput on one GPU beside vLLM and transformers, and how near to the device's limits it is.
 
 Every engine runs all cells of a shape in a process of its own, one after another. ``--kernels`` measures the Triton ops
-one by one instead; ``--profile`` adds where a step's time goes. ``--json FILE --add`` keeps what FILE holds of other
+one by one instead, ``--speculation`` a single request with and without drafts; ``--profile`` adds where a step's time
+goes. ``--json FILE --add`` keeps what FILE holds of other
 engines, shapes and cells: a measurement in several parts, on one machine.
 """
 
@@ -35,6 +36,7 @@ from minillm_serve.bench.gpu.kernels import ALWAYS, row_line
 from minillm_serve.bench.gpu.processes import WorkerError, follow
 from minillm_serve.bench.gpu.profile import profile_lines
 from minillm_serve.bench.gpu.report import OURS, Report, public, result_lines
+from minillm_serve.bench.gpu.speculation import speculation_line
 from minillm_serve.config import ConfigError, EngineConfig
 
 PEERS = ("vllm", "transformers")
@@ -47,7 +49,9 @@ PROMPT_LENGTH = 1024
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags on ``parser``."""
     parser.add_argument("--shapes", default="both", help=f"by comma, of {', '.join(SHAPES)}; both: the first two")
-    parser.add_argument("--cells", help=f"by comma, of {', '.join(CELLS)}; all (the default, without --kernels)")
+    parser.add_argument(
+        "--cells", help=f"by comma, of {', '.join(CELLS)}; all (the default, if nothing else is measured)"
+    )
     parser.add_argument("--peers", default="", metavar="NAMES",
                         help="engines after ours, of vllm, transformers; minillm: its place among them")  # fmt: skip
     parser.add_argument("--vllm-site", type=Path, metavar="DIR", help="folder of packages for vLLM's process alone")
@@ -55,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample", type=int, default=50, help="prompts of home50 for transformers (%(default)s)")
     parser.add_argument("--kernels", nargs="?", const="", metavar="PART",
                         help="measure the Triton ops (with PART in their name), cells only if asked for")  # fmt: skip
+    parser.add_argument("--speculation", action="store_true",
+                        help="measure one request with and without drafts on the first shape")  # fmt: skip
     parser.add_argument("--profile", action="store_true", help="show where a step's time goes, by kernel and by phase")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                         help="an EngineConfig field of our engine; may be repeated")  # fmt: skip
@@ -121,6 +127,8 @@ def _told(message: dict[str, Any], who: str) -> list[str]:
         return [f"{who}, {value['cell']}: {value['tokens'] / value['seconds']:.0f} tok/s"]
     if kind == "kernel":
         return [row_line(value)]
+    if kind == "speculation":
+        return [f"{who}, {speculation_line(value)}"]
     if kind == "profile":
         return [f"{who}, {value['steps']}:", *profile_lines(value)]
     return [f"{who}: " + ", ".join(f"{name} {part}" for name, part in value.items() if not isinstance(part, dict))]
@@ -164,14 +172,20 @@ def _profiles(args: argparse.Namespace, cells: list[str]) -> dict[str, Any]:
 
 
 def _device_tasks(args: argparse.Namespace, shapes: list[str]) -> dict[str, Any]:
-    """The limits, and the kernels to measure against them: at least decode attention over many tokens."""
-    only = ALWAYS if args.kernels is None else args.kernels
-    return {"limits": True, "kernels": {"shapes": {name: SHAPES[name] for name in shapes}, "only": only}}
+    """The limits, and what is measured beside or instead of cells: kernels (with cells, decode attention over many
+    tokens at least), a request with drafts."""
+    tasks: dict[str, Any] = {"limits": True}
+    if args.speculation:
+        tasks["speculation"] = {"shape": SHAPES[shapes[0]], "repeats": args.repeats, "scale": args.scale}
+    if args.kernels is not None or _cells(args):
+        only = ALWAYS if args.kernels is None else args.kernels
+        tasks["kernels"] = {"shapes": {name: SHAPES[name] for name in shapes}, "only": only}
+    return tasks
 
 
 def _cells(args: argparse.Namespace) -> list[str]:
     if args.cells is None:
-        return [] if args.kernels is not None else list(CELLS)
+        return [] if args.speculation or args.kernels is not None else list(CELLS)
     return _chosen("cells", ",".join(CELLS) if args.cells == "all" else args.cells, CELLS)
 
 

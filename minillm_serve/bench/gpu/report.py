@@ -1,9 +1,9 @@
 """The document that ``minillm bench gpu`` writes, made of what the workers say as they say it.
 
 ``{"kind": "gpu", "date", "device", "versions", "git_commit", "settings", "limits", "results", "ratios", "kernels",
-"profiles", "failed"}``. A result: backend, version, shape, cell, prompts, new_tokens, tok_s (the median of ``runs``),
-limit_tok_s and limit_share (see limits.py) and, where a profile of its decode steps was taken, launches (graph nodes of
-a step) and us_per_node. Written anew after every message, so that a run that is cut keeps what it had.
+"profiles", "speculation", "failed"}``. A result: backend, version, shape, cell, prompts, new_tokens, tok_s (the median
+of ``runs``), limit_tok_s and limit_share (see limits.py) and, where a profile of its decode steps was taken, launches
+(graph nodes of a step) and us_per_node. Written anew after every message, so that a run that is cut keeps what it had.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import Any
 from minillm_serve.bench.environment import git_commit
 from minillm_serve.bench.gpu.cells import SHAPES, Cell
 from minillm_serve.bench.gpu.limits import Limits, Work
+from minillm_serve.bench.gpu.speculation import speculation_line
 from minillm_serve.config import ConfigError
 
 OURS = "minillm"
+TABLES = ("results", "ratios", "kernels", "profiles", "speculation")
 
 
 class Report:
@@ -40,7 +42,7 @@ class Report:
             "git_commit": git_commit(),
             "settings": settings,
             "limits": None,
-            **{name: list((kept or {}).get(name, [])) for name in ("results", "ratios", "kernels", "profiles")},
+            **{name: list((kept or {}).get(name, [])) for name in TABLES},
             "failed": [],
         }
 
@@ -74,6 +76,9 @@ class Report:
 
     def _take_kernel(self, row: dict[str, Any], backend: str, shape: str, cell: Cell | None) -> None:
         self._replace("kernels", row, ("op", "shape"))
+
+    def _take_speculation(self, row: dict[str, Any], backend: str, shape: str, cell: Cell | None) -> None:
+        self._replace("speculation", {"shape": shape, "date": self.document["date"], **row}, ("shape", "drafts"))
 
     def _take_profile(self, profile: dict[str, Any], backend: str, shape: str, cell: Cell | None) -> None:
         self._replace("profiles", {"backend": backend, "shape": shape, **profile}, ("backend", "shape", "steps"))
@@ -154,6 +159,7 @@ def result_lines(document: dict[str, Any]) -> list[str]:
         if "us_per_node" in row:
             parts.append(f"{row['launches']:.0f} nodes a step, {row['us_per_node']:.2f} us each")
         lines.append("  ".join(parts))
+    lines += [f"{row['shape']:11s} {speculation_line(row)}" for row in document["speculation"]]
     return lines + [f"{row['backend']} on {row['shape']} failed: {row['reason']}" for row in document["failed"]]
 
 

@@ -3,9 +3,9 @@
 It is run by its path and imports nothing of ours but for our own engine, so that an engine with a torch of its own can
 be given it by PYTHONPATH. A job: ``{"backend", "folder", "device", "cells": {name: {"prompts", "new", "warm_up"}},
 "repeats", "temperature", "max_model_len", "max_num_seqs", "gpu_memory_utilization", "settings", "tasks"}``. Tasks are
-our own engine's: ``limits``, ``kernels``: ``{"shapes", "only"}``, ``profile``: ``{name: {"lengths"} or {"length"}}``.
-Lines of the answer are JSON objects with one key: ``info``, ``run``, ``limits``, ``kernel``, ``profile``; at last
-``done`` or ``error``.
+our own engine's: ``limits``, ``kernels``: ``{"shapes", "only"}``, ``speculation``: ``{"shape", "repeats", "scale"}``,
+``profile``: ``{name: {"lengths"} or {"length"}}``. Lines of the answer are JSON objects with one key: ``info``,
+``run``, ``limits``, ``kernel``, ``speculation``, ``profile``; at last ``done`` or ``error``.
 """
 
 from __future__ import annotations
@@ -124,6 +124,13 @@ def measure(job: Job, say: Say) -> None:
     tasks = job["tasks"]
     if "limits" in tasks:
         _measure_device(job, say)
+    if "speculation" in tasks:
+        from minillm_serve.bench.gpu.speculation import measure_speculation
+
+        settings = {"device": job["device"], **job["settings"]}
+        measure_speculation(
+            job["folder"], settings=settings, say=lambda row: say({"speculation": row}), **tasks["speculation"]
+        )
     if not job["cells"]:
         return
     begin = time.perf_counter()

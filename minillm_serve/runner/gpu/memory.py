@@ -13,6 +13,7 @@ from minillm_serve.model.llama import LlamaModel
 from minillm_serve.runner.gpu.graphs import batch_sizes
 
 MISCELLANEOUS = 256 << 20  # graphs' own structures, libraries' workspaces, what the allocator cannot use
+FEATURE_COPIES = 3  # of a prompt step's: each layer's, all of them joined, those that the draft head goes by
 
 
 class _NoAttention:
@@ -25,25 +26,35 @@ class _NoAttention:
         return qkv[:, : self._heads].contiguous()
 
 
-def kv_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int) -> int:
+def kv_bytes(config: EngineConfig, model: LlamaModel, max_model_len: int, features: int = 0) -> int:
     """Bytes for the KV cache: ``gpu_memory_utilization`` of the whole, without what is taken now and what a step takes.
 
-    May be negative. Call it once the weights are on the device.
+    features: numbers that a draft head reads of each token, 0 without one. May be negative. Call it once all weights
+    are on the device.
     """
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
     num_tokens = config.max_num_batched_tokens
     step = step_bytes(model, num_tokens, min(config.max_num_seqs, num_tokens), max_model_len)
     torch.cuda.empty_cache()
-    logits = graph_logits(config.max_num_seqs, config.enforce_eager) * model.config.vocab_size
-    graphs = logits * model.weights.dtype.itemsize
+    itemsize, spec = model.weights.dtype.itemsize, config.speculative_config
+    num_drafts = 0 if spec is None else spec.num_speculative_tokens
+    graphs = graph_logits(config.max_num_seqs, config.enforce_eager, num_drafts) * model.config.vocab_size * itemsize
+    kept = feature_rows(config.max_num_seqs, num_drafts) + FEATURE_COPIES * num_tokens
     counts = config.max_num_seqs * model.config.vocab_size * 4  # of seen tokens: see penalties.py
-    return int(total * config.gpu_memory_utilization) - (total - free) - step - graphs - counts - MISCELLANEOUS
+    taken = step + graphs + counts + kept * features * itemsize + MISCELLANEOUS
+    return int(total * config.gpu_memory_utilization) - (total - free) - taken
 
 
-def graph_logits(max_num_seqs: int, eager: bool) -> int:
+def graph_logits(max_num_seqs: int, eager: bool, num_drafts: int = 0) -> int:
     """Rows of logits that outlive a step. A graph's live as long as it does: the next one cannot take their place."""
-    return max_num_seqs if eager else sum(batch_sizes(max_num_seqs))
+    sizes = batch_sizes(max_num_seqs, num_drafts)
+    return sizes[-1] if eager else sum(sizes)
+
+
+def feature_rows(max_num_seqs: int, num_drafts: int) -> int:
+    """Tokens whose features have a place of their own: see DecodeStep."""
+    return batch_sizes(max_num_seqs, num_drafts)[-1] + max_num_seqs + 2
 
 
 @torch.inference_mode()

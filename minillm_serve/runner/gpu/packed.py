@@ -53,3 +53,9 @@ class PackedBuffer:
         self._on_device.copy_(self._on_host[self._at], non_blocking=True)
         if self._sent:
             self._sent[self._at].record()
+
+
+def sent(values: NDArray, device: torch.device) -> Tensor:
+    """An array of its own on the device, without waiting for it."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,11 +1,14 @@
 """The runner on a GPU: decode steps replay a CUDA graph, steps with prompts are launched kernel by kernel.
 
+A step that verifies drafts is a decode step of more tokens, and replays the same graphs.
+
 Nothing in ``submit`` waits for the device, so the host plans and lays out the next step while this one runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.model.llama import LlamaModel
+from minillm_serve.plan import StepResult
 from minillm_serve.runner.batch import NOTHING_TOLD, PersistentBatch, StepBatch, ToldOfPrompts
 from minillm_serve.runner.gpu.decode import DecodeStep
 from minillm_serve.runner.gpu.graphs import DecodeGraphs, batch_sizes
@@ -27,7 +31,8 @@ from minillm_serve.sample.sampler import SampleSettings, sample
 
 class GPURunner(Runner):
     """Same contract as :class:`Runner`. sample_fn: another sampler than the engine's own gets logits and settings on
-    the device, and is never part of a graph. eager: no CUDA graphs."""
+    the device, and is never part of a graph. eager: no CUDA graphs. num_drafts: of one request in one step, at most;
+    aux_layers: what a draft head reads, see DraftNet."""
 
     def __init__(
         self,
@@ -36,43 +41,58 @@ class GPURunner(Runner):
         batch: PersistentBatch,
         sample_fn: Callable[[Tensor, SampleSettings], Tensor] = sample,
         eager: bool = False,
+        num_drafts: int = 0,
+        aux_layers: tuple[int, ...] | None = None,
     ):
         self._own_sampler = sample_fn is sample
         chosen = sample_on_device if self._own_sampler else lambda logits, s: sample_fn(logits, s.to(logits.device))
         super().__init__(model, kv_cache, batch, chosen)
         rows = len(batch.tokens)
         self.last_drawn = torch.zeros(rows + 1, dtype=torch.int64, device=self.device)  # the last row is for padding
-        sizes = batch_sizes(rows)
-        self.step = DecodeStep(model, kv_cache, batch, self.last_drawn, sizes[-1])
+        sizes = batch_sizes(rows, num_drafts)
+        self.step = DecodeStep(model, kv_cache, batch, self.last_drawn, sizes[-1], aux_layers)
         self.graphs = DecodeGraphs(self.step, sizes, eager or self.device.type != "cuda")
         self.graphs.capture()
-        self._landings = Landings(self.device)
+        self.landings = Landings(self.device)
         self.seen = DeviceCounts(rows, model.config.vocab_size, self.device, self._put)
         batch.sampling.counts_on_device = True
 
+    @torch.inference_mode()
+    def collect(self, ticket: Ticket) -> StepResult:
+        """Features in static memory are gone once another step is launched: a draft head goes without."""
+        if ticket.features is not None and ticket.batch is not self._newest and self.step.holds(ticket.features):
+            ticket = replace(ticket, features=None)
+        return super().collect(ticket)
+
     def _launch(self, batch: StepBatch) -> Ticket:
-        if not self._decodes_only(batch):
+        count = len(batch.ids)
+        if count > self.step.size or not self._draws_everywhere(batch):
             self.step.grow_tables(self.batch.grown)
             return super()._launch(batch)
-        size, state = self.graphs.size_for(len(batch.rids)), self.batch.sampling
-        state.start_masks(batch.rows, self.model.config.vocab_size)
+        size, state, rows = self.graphs.size_for(count), self.batch.sampling, batch.rows[batch.sampling]
+        state.start_masks(rows, self.model.config.vocab_size)
         self.step.fill(batch, state, self.batch.grown, size)
         drawn = self.graphs.run(size)
-        count = len(batch.rids)
-        if self._own_sampler and state.plain[batch.rows].all():
+        features = None if drawn.features is None else drawn.features[:count]
+        if self._plain(batch, rows):
             ids = drawn.ids[:count]
-            return Ticket(batch, ids, self._land(ids))
+            return Ticket(batch, ids, self._land(ids), features=features)
         ticket = self._sample(batch, drawn.logits[:count], NOTHING_TOLD)
-        self.last_drawn[self._put(batch.rows)] = ticket.sampled
-        return ticket
+        self.last_drawn[self._put(rows)] = ticket.sampled
+        return replace(ticket, features=features)
 
-    def _decodes_only(self, batch: StepBatch) -> bool:
-        """Every sequence computes its last known token and draws the next."""
-        return len(batch.sampling) == len(batch.rids) == len(batch.ids) and not self.batch.sampling.prompt_logprobs
+    def _draws_everywhere(self, batch: StepBatch) -> bool:
+        """Every sequence computes its last known token, and drafts after it, and draws after each."""
+        return len(batch.sampling) == len(batch.ids) and not self.batch.sampling.prompt_logprobs
+
+    def _plain(self, batch: StepBatch, rows: NDArray[np.int64]) -> bool:
+        """Whether the draw inside a graph is all there is to do; rows: [S] those that sample."""
+        judged = batch.drafts and self.speculation is not None and self.speculation.rule.verify is not None
+        return self._own_sampler and not judged and bool(self.batch.sampling.plain[rows].all())
 
     def _sample(self, batch: StepBatch, logits: Tensor, told: ToldOfPrompts) -> Ticket:
         state, rows = self.batch.sampling, batch.rows[batch.sampling]
-        if not (self._own_sampler and state.plain[rows].all()):
+        if not self._plain(batch, rows):
             ticket = super()._sample(batch, logits, told)
             self.seen.count(rows, ticket.sampled, state)
             return ticket
@@ -97,4 +117,4 @@ class GPURunner(Runner):
         return tensor.to(self.device)
 
     def _land(self, values: Tensor) -> Landing:
-        return self._landings.start(values)
+        return self.landings.start(values)
