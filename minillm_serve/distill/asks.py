@@ -10,6 +10,7 @@ import random
 import re
 from functools import cache
 
+from minillm_serve.bench.copy_prompts import COPY_PROMPTS
 from minillm_serve.bench.prompts import PROMPTS, SCHEMA_CASES
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -108,7 +109,8 @@ TEMPLATES = (
 
 @cache
 def _reserved() -> frozenset[str]:
-    return frozenset(map(key, (*PROMPTS, *(prompt for case in SCHEMA_CASES for prompt in case.prompts))))
+    guided = (prompt for case in SCHEMA_CASES for prompt in case.prompts)
+    return frozenset(map(key, (*PROMPTS, *guided, *(prompt.text for prompt in COPY_PROMPTS))))
 
 
 def key(prompt: str) -> str:

@@ -75,7 +75,7 @@ class Speculation:
 
     def wants(self, rids: Iterable[int]) -> bool:
         """Whether it would draft for any request of a batch of these."""
-        return any(self.lengths.lengths([rid for rid in rids if rid in self._ends]).values())
+        return any(self.lengths.lengths([rid for rid in rids if rid in self._ends], peek=True).values())
 
     def follow(
         self, batch: StepBatch, result: StepResult, features: Tensor | None = None, propose: bool = True

@@ -11,6 +11,7 @@ that happens. They are salted: neither the sampler's noise nor that of the draft
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ Floats = NDArray[np.floating]
 Verify = Callable[[Sequence[int], Floats | None, Floats, Floats], Sequence[int]]
 
 ACCEPT_SALT, DRAW_SALT = 0x5BD1E9955BD1E995, 0x2545F4914F6CDD1D
+LOTS_AT_ONCE = 256
 SPANS_AT_ONCE = 16  # a position's probabilities are as wide as the vocabulary
 SUM_TOLERANCE = 1e-3  # probabilities may come from a softmax in fp32
 
@@ -135,7 +137,9 @@ def synthetic(
     Raises ValueError for more drafts than rates.
     """
     settled = sampled.copy()
-    accepts = uniforms(torch.from_numpy(seeds), torch.from_numpy(positions))[:, 0]
+    accepts = np.array(
+        [_lot(seed, position) for seed, position in zip(seeds.tolist(), positions.tolist(), strict=True)]
+    )
     for span, own in zip(spans, drafts, strict=True):
         if len(own) > len(rates):
             raise ValueError(f"{len(own)} drafts, but {len(rates)} synthetic acceptance rates; give one for each draft")
@@ -147,6 +151,18 @@ def synthetic(
                 break
             tokens[index] = draft
     return settled
+
+
+def _lot(seed: int, position: int) -> float:
+    """The number that accepts there."""
+    return _lots(seed, position // LOTS_AT_ONCE)[position % LOTS_AT_ONCE]
+
+
+@lru_cache(maxsize=1024)
+def _lots(seed: int, part: int) -> Floats:
+    """Of a stretch of positions: a few numbers at a time would cost a step more than all the rest of its host work."""
+    positions = torch.arange(part * LOTS_AT_ONCE, (part + 1) * LOTS_AT_ONCE)
+    return uniforms(torch.full_like(positions, seed), positions)[:, 0]
 
 
 def _residual(p: Floats, draft: int, q: Floats | None) -> Floats:

@@ -41,6 +41,7 @@ FOREIGN: dict[str, tuple[str, tuple[str, ...]]] = {
     "--lora-modules": (_NO_LORA, ()),
     "--max-loras": (_NO_LORA, ()),
     "--max-lora-rank": (_NO_LORA, ()),
+    "--per-request-spec-decode-metrics": ("drafts are counted for the whole server: see /metrics", ("none",)),
     "--speculative-model": (_DRAFTS_MOVED, ()),
     "--num-speculative-tokens": (_DRAFTS_MOVED, ()),
     "--structured-outputs-config": (_ONE_BACKEND, ()),

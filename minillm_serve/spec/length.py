@@ -81,15 +81,20 @@ class DraftLength:
         """The estimate for a request; what all have seen for one that has not drafted yet."""
         return self._rates([rid])[0]
 
-    def lengths(self, rids: Sequence[int]) -> dict[int, int]:
-        """Request id -> tokens to draft for the next step of this batch, 0 where it does not pay."""
-        self._step += 1
+    def lengths(self, rids: Sequence[int], peek: bool = False) -> dict[int, int]:
+        """Request id -> tokens to draft for the next step of this batch, 0 where it does not pay.
+
+        peek: only to know what the answer will be; else it counts as a step.
+        """
+        step = self._step + 1
+        if not peek:
+            self._step = step
         most = self._config.draft_tokens(len(rids))
         if not self._config.dynamic or most == 0 or not rids:
             return dict.fromkeys(rids, most)
         lengths = self._best(np.array(self._rates(rids)), most)
         # All in one step: what a draft costs the whole batch is then paid once.
-        if self._step % PROBE_EVERY == 0 and self._pays(HOPEFUL, len(rids)):
+        if step % PROBE_EVERY == 0 and self._pays(HOPEFUL, len(rids)):
             lengths = [max(1, length) for length in lengths]
         return dict(zip(rids, lengths, strict=True))
 

@@ -260,6 +260,19 @@ def test_the_command_measures_writes_and_adds(tmp_path: Path, capsys: pytest.Cap
     }
 
 
+def test_drafting_is_measured_beside_the_same_engine_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gpu.json"
+    assert run("--speculation", "--repeats", "2", "--json", str(file)) == 0
+    rows = json.loads(file.read_text(encoding="utf-8"))["speculation"]
+    assert [row["drafts"] for row in rows] == [3, 4, 5]
+    for row in rows:
+        assert row["ratio"] > 0 and len(row["runs"]) == len(row["plain_runs"]) == 2
+        assert 1 < row["tokens_per_step"] < row["drafts"] + 1, "some drafts stand, not all"
+    assert "drafts at 70%" in capsys.readouterr().out
+
+
 def test_transformers_goes_through_the_same_prompts_one_by_one(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     file = tmp_path / "gpu.json"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny_model import EOS_TOKEN_ID, build_tiny_model
 from torch.nn.functional import linear, rms_norm, silu, softmax
 
+from minillm_serve.bench.copy_prompts import COPY_PROMPTS
 from minillm_serve.bench.prompts import PROMPTS
 from minillm_serve.config import ConfigError
 from minillm_serve.distill import asks
@@ -211,6 +212,7 @@ def test_texts_are_the_targets_own_greedy_answers(tiny_model_dir, texts_dir):
 
 def test_prompts_that_the_engine_is_measured_with_are_known_in_any_spelling():
     assert all(asks.is_reserved(prompt) and asks.is_reserved(f"  {prompt.upper()} !") for prompt in PROMPTS)
+    assert all(asks.is_reserved(prompt.text) for prompt in COPY_PROMPTS)
     rng = random.Random(0)
     asked = [asks.ask(rng) for _ in range(500)]
     assert not any("{" in text for text in asked)

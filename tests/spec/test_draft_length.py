@@ -147,3 +147,15 @@ def test_with_both_the_table_is_an_upper_bound():
 
 def test_an_empty_batch_has_no_lengths():
     assert make().lengths([]) == {}
+
+
+def test_peeking_tells_what_comes_and_takes_no_step():
+    """An engine that runs ahead asks twice a step: were both steps, it might never meet the one that probes."""
+    length = make(costs=StepCosts(1, 0.2))
+    taught(length, 3, MOST, 0)
+    drafted = 0
+    for _ in range(4 * PROBE_EVERY):
+        told = length.lengths([3], peek=True)
+        assert length.lengths([3], peek=True) == told == length.lengths([3])
+        drafted += told[3]
+    assert drafted == 4
