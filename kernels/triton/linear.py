@@ -42,6 +42,13 @@ TABLE: dict[tuple[int, int, int], Tile] = {
     (16, 1024, 2048): SkinnyTile(32, 128, 4, 4, 4),
     (16, 6144, 1024): SkinnyTile(64, 128, 1, 4, 4),
     (16, 1024, 3072): SkinnyTile(32, 256, 4, 4, 4),
+    (16, 4096, 4096): SkinnyTile(32, 512, 1, 4, 4),  # Llama 3 8B: o, gate_up, down, head, and its draft head's
+    (16, 28672, 4096): SkinnyTile(64, 256, 1, 4, 4),
+    (16, 4096, 14336): SkinnyTile(32, 512, 1, 4, 4),
+    (16, 128256, 4096): SkinnyTile(32, 512, 1, 4, 4),
+    (16, 32768, 4096): SkinnyTile(64, 256, 1, 4, 5),
+    (16, 4096, 8192): SkinnyTile(64, 128, 2, 4, 4),
+    (16, 4096, 12288): SkinnyTile(16, 256, 1, 4, 4),
     (64, 6144, 4096): SkinnyTile(64, 128, 1, 4, 4),
     (64, 28672, 4096): SkinnyTile(64, 128, 1, 4, 3),
 }
