@@ -82,16 +82,22 @@ def build_speculation(
     spec = config.speculative_config
     if spec is None:
         return None
-    verifier = seams.get(SPEC_VERIFY, verify)
-    rule = Rule(rates=spec.conditional_rates)
-    if spec.rejection_sample_method == "standard" or verifier is not verify:
-        rule = Rule(verify=verifier)
     drafter, cost = None, 0.0
     if net is not None:
         drafter, cost = _drafter(config, spec, net, runner, num_blocks), _cost(net, runner.model)
     proposer = drafter or _lookup(spec)
     lengths = DraftLength(spec, config.device, cost)
-    return Speculation(proposer, lengths, runner.batch, drafter, rule)
+    return Speculation(proposer, lengths, runner.batch, drafter, _rule(spec, seams))
+
+
+def _rule(spec: SpeculativeConfig, seams: Seams) -> Rule:
+    """A student's rule takes the place of ours, also of the one that needs none; acceptance by lot stays what it is."""
+    chosen = seams.get(SPEC_VERIFY, verify)
+    if spec.rejection_sample_method == "synthetic":
+        return Rule(rates=spec.conditional_rates)
+    if spec.rejection_sample_method == "standard" or chosen is not verify:
+        return Rule(verify=chosen)
+    return Rule()
 
 
 def _lookup(spec: SpeculativeConfig) -> Proposer:
