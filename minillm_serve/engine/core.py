@@ -144,8 +144,8 @@ class EngineCore:
 
     def _may_run_ahead(self, plan: StepPlan) -> bool:
         """Whether the step after ``plan`` can be planned without its tokens: nobody in it has a constraint that they
-        move on, or ends with its prompt."""
-        worth_it = self.ahead and bool(plan.num_tokens) and self.scheduler.has_work()
+        move on, or ends with its prompt, or has drafts of which some may fall."""
+        worth_it = self.ahead and bool(plan.num_tokens) and not plan.drafts and self.scheduler.has_work()
         return worth_it and self.runner.runs_free(plan.num_tokens)
 
     def _samples_of(self, changed: Iterable[Request]) -> list[Sample]:

@@ -92,7 +92,9 @@ class Speculation:
             self.proposer.extend(rid, result.tokens[rid])
         if self.reader is not None:
             self.reader.observe(batch, features)
-        limits = self._limits(going) if propose else {}
+        limits = self._limits(going)  # asked in every step, so that what happens every so many steps does
+        if not propose:
+            limits = {}
         if not limits and self.reader is None:
             return result
         drafts = self.proposer.propose(limits)

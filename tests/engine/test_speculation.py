@@ -140,3 +140,57 @@ def test_500_prompts_with_random_features(tiny_model_dir, method):
     exact = resolve("auto").name == "cpp"
     for (_, params), one, expected in zip(CASES, got, plain(tiny_model_dir), strict=True):
         assert (one == expected) if exact else (without_logprobs(one) == without_logprobs(expected)), params
+
+
+class InTurns:
+    """Draft lengths that come and go: seven steps with drafts, seven without, in which the engine may run ahead."""
+
+    def __init__(self, most: int):
+        self.most, self.step = most, 0
+
+    def lengths(self, rids, peek=False):
+        step = self.step + 1
+        if not peek:
+            self.step = step
+        return dict.fromkeys(rids, self.most if step // 7 % 2 else 0)
+
+    def observe(self, rid, drafted, accepted):
+        pass
+
+    def drop(self, rid):
+        pass
+
+
+@pytest.mark.parametrize("method", ["ngram", "draft_model", "eagle"])
+def test_an_engine_that_runs_ahead_between_drafts(tiny_model_dir, method):
+    """What was computed ahead is unknown to a draft head, and no draft may follow it."""
+    llm = LLM(
+        tiny_model_dir, num_kv_blocks=60, block_size=8, max_num_batched_tokens=96, async_scheduling=True,
+        speculative_config=drafting(tiny_model_dir, method),
+    )  # fmt: skip
+    llm.core.runner.speculation.lengths = InTurns(3)
+    count, ahead = Count(llm), 0
+    schedule = llm.core.scheduler.schedule
+
+    def watched(early: bool = False):
+        nonlocal ahead
+        ahead += early
+        plan = schedule(early)
+        llm.core.scheduler.check()
+        return plan
+
+    llm.core.scheduler.schedule = watched
+    free = [index for index, (_, params) in enumerate(CASES) if not holds_up(params)]
+    outputs = llm.generate([CASES[index][0] for index in free], [CASES[index][1] for index in free])
+    assert 0 < count.accepted < count.drafted and ahead > 20
+    for index, output in zip(free, outputs, strict=True):
+        got, expected = told(output), plain(tiny_model_dir)[index]
+        same = got == expected if resolve("auto").name == "cpp" else without_logprobs(got) == without_logprobs(expected)
+        assert same, CASES[index][1]
+
+
+def holds_up(params: SamplingParams) -> bool:
+    """Whether the host must know each token before the next is drawn."""
+    penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1, 0, 0)
+    constrained = params.structured_outputs is not None or params.bad_words_ids or params.min_tokens
+    return bool(penalties or constrained or params.prompt_logprobs is not None)
