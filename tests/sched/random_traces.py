@@ -42,6 +42,7 @@ class Case:
     failures: dict[int, str] = field(default_factory=dict)  # step -> where the device fails
     abort_on_failure: bool = True
     jumps: bool = False
+    drafts: bool = False
     ahead: frozenset[int] = frozenset()  # steps after which the next is planned before their tokens are booked
     resets: frozenset[int] = frozenset()
 
@@ -92,6 +93,7 @@ def random_case(seed: int) -> Case:
         random.choice([FCFS(), Priority(ageing_steps=random.choice([1, 4, 100]))]),
         enable_chunked_prefill=chunked,
         batching=random.choice(["continuous", "continuous", "static"]),
+        lookahead=random.choice([0, 0, 2, 6]),
     )
     return Case(
         scheduler,
@@ -102,7 +104,15 @@ def random_case(seed: int) -> Case:
         failures={random.randrange(30): random.choice(["before", "applied", "written"]) for _ in range(_few(random))},
         abort_on_failure=random.random() < 0.5,
         resets=frozenset(random.randrange(40) for _ in range(_few(random))),
-        **random.choice([{}, {"jumps": True}, {"ahead": _ahead(random)}]),
+        **random.choice(
+            [
+                {},
+                {"jumps": True},
+                {"ahead": _ahead(random)},
+                {"drafts": True},
+                {"drafts": True, "ahead": _ahead(random)},
+            ]
+        ),
     )
 
 
@@ -122,7 +132,7 @@ def _some(random: Random, num_requests: int) -> dict[int, list[int]]:
 def play(case: Case) -> Counter[str]:
     """Run a case to its end. Raises AssertionError at the first violation; returns what happened, counted."""
     scheduler, kv = case.scheduler, case.scheduler.kv
-    device = Device(kv.block_size, case.vocab, case.jumps)
+    device = Device(kv.block_size, case.vocab, case.jumps, case.drafts)
     device.salts = {request.rid: _sharing(scheduler, request) for request in case.requests}
     alone = {request.rid: device.alone(request) for request in case.requests}
     watch = Watch(scheduler)
@@ -153,7 +163,7 @@ def play(case: Case) -> Counter[str]:
             continue
         counts["aborted"] += len(scheduler.finish(case.late_aborts.get(step, ()), FinishReason.ABORT))
         in_flight.append((plan, result))
-        while len(in_flight) > (step in case.ahead):
+        while len(in_flight) > (step in case.ahead and not plan.drafts):
             scheduler.update(*in_flight.pop(0))
         counts["steps ahead"] += len(in_flight)
         scheduler.check()
@@ -182,6 +192,8 @@ def play(case: Case) -> Counter[str]:
             "preemptions": scheduler.num_preemptions,
             "hit tokens": hits,
             "jumped tokens": device.jumped,
+            "accepted drafts": device.accepted,
+            "rejected drafts": device.rejected,
         }
     )
 

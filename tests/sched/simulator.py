@@ -55,12 +55,14 @@ class Running:
 class Device:
     """Runs plans. ``epoch`` counts the resets of the prefix cache: nothing computed before one may be read after it.
 
-    jumps: now and then more than one token follows at once, as where a constraint leaves no choice.
+    jumps: now and then more than one token follows at once, as where a constraint leaves no choice. drafts: after each
+    token it proposes how the text goes on, seldom right to the end, often beyond it.
     """
 
     block_size: int
     vocab: int
     jumps: bool = False
+    drafts: bool = False
     prefixes: Prefixes = field(default_factory=Prefixes)
     sequences: dict[int, Running] = field(default_factory=dict)
     salts: dict[int, object] = field(default_factory=dict)
@@ -68,6 +70,8 @@ class Device:
     epoch: int = 0
     reads: int = 0
     jumped: int = 0
+    accepted: int = 0
+    rejected: int = 0
 
     def alone(self, request: Request) -> list[int]:
         """The tokens this request gets with the device to itself."""
@@ -90,7 +94,10 @@ class Device:
         self._write(plan, stop_after=plan.total_tokens // 2 if fail else None)
         if fail:
             raise DeviceError(fail)
-        return StepResult(self._read(plan))
+        self._accepted: dict[int, int] = {}
+        tokens = self._read(plan)
+        drafts = {rid: self._proposed(self.sequences[rid]) for rid in tokens} if self.drafts else {}
+        return StepResult(tokens, accepted=self._accepted, drafts={rid: ids for rid, ids in drafts.items() if ids})
 
     def _apply(self, plan: StepPlan) -> None:
         for rid in (*plan.finished, *plan.preempted):
@@ -109,32 +116,66 @@ class Device:
     def _write(self, plan: StepPlan, stop_after: int | None) -> None:
         written: set[int] = set()
         for rid, count in plan.num_tokens.items():
-            sequence = self.sequences[rid]
-            assert sequence.computed + count <= len(sequence.tokens), f"request {rid} computes unknown tokens"
+            sequence, drafts = self.sequences[rid], plan.drafts.get(rid, ())
+            end = len(sequence.tokens) + len(drafts)
+            assert sequence.computed + count <= end, f"request {rid} computes unknown tokens"
+            assert not drafts or sequence.computed + count == end, f"request {rid}: drafts must follow all its tokens"
+            path = self._path(sequence, drafts)
             for position in range(sequence.computed, sequence.computed + count):
                 if stop_after is not None and len(written) >= stop_after:
                     return
                 slot = self._slot(sequence, position)
                 assert slot not in written, "two writers of one slot in one step"
                 written.add(slot)
-                self.memory[slot] = (sequence.path[position], sequence.epoch)
+                self.memory[slot] = (path[position], sequence.epoch)
 
     def _read(self, plan: StepPlan) -> dict[int, tuple[int, ...]]:
         """After all writes, as in each layer of a real model: every position must hold the sequence's own prefix."""
         sampled = {}
         for rid, count in plan.num_tokens.items():
-            sequence = self.sequences[rid]
+            sequence, drafts = self.sequences[rid], plan.drafts.get(rid, ())
             sequence.computed += count
+            path = self._path(sequence, drafts)
             for position in range(sequence.computed):
                 content = self.memory.get(self._slot(sequence, position))
-                expected = (sequence.path[position], sequence.epoch)
+                expected = (path[position], sequence.epoch)
                 assert content == expected, f"request {rid} reads foreign memory at position {position}"
             self.reads += sequence.computed
-            if sequence.computed == len(sequence.tokens):
+            if drafts:
+                sampled[rid] = self._verify(rid, sequence, drafts)
+            elif sequence.computed == len(sequence.tokens):
                 more = sequence.path[-1] * 7919 % 11 if self.jumps else 0
                 sampled[rid] = tuple(self._next(sequence) for _ in range(1 + (more if more < 6 else 0)))
                 self.jumped += len(sampled[rid]) - 1
         return sampled
+
+    def _path(self, sequence: Running, drafts: Sequence[int]) -> list[int]:
+        """The prefixes of its tokens, and of the drafts behind them."""
+        if not drafts:
+            return sequence.path
+        path = list(sequence.path)
+        self.prefixes.extend(path, drafts, sequence.salt)
+        return path
+
+    def _verify(self, rid: int, sequence: Running, drafts: Sequence[int]) -> tuple[int, ...]:
+        """Keep the drafts that are what follows, and add one token more; what fell was computed in vain."""
+        tokens = [self._next(sequence)]
+        while len(tokens) <= len(drafts) and tokens[-1] == drafts[len(tokens) - 1]:
+            tokens.append(self._next(sequence))
+        stand = self._accepted[rid] = len(tokens) - 1
+        sequence.computed -= len(drafts) - stand
+        self.accepted, self.rejected = self.accepted + stand, self.rejected + len(drafts) - stand
+        return tuple(tokens)
+
+    def _proposed(self, sequence: Running) -> tuple[int, ...]:
+        """Up to six tokens, the first of which are right, by no other chance than the text itself."""
+        path, drafts = list(sequence.path), []
+        chance = path[-1] * 31337
+        for number in range(chance % 7):
+            right = self.prefixes.next_token(path[-1], sequence.seed, self.vocab)
+            drafts.append(right if chance // 7 % 5 > number - 2 else (right + 1) % self.vocab)
+            self.prefixes.extend(path, drafts[-1:], sequence.salt)
+        return tuple(drafts)
 
     def _next(self, sequence: Running) -> int:
         token = self.prefixes.next_token(sequence.path[-1], sequence.seed, self.vocab)

@@ -30,7 +30,15 @@ def test_random_traces_keep_every_invariant(part):
             totals += play(random_case(seed))
         except AssertionError as error:
             raise AssertionError(f"trace {seed}: {error}") from error
-    for kind in ("preemptions", "hit tokens", "failed steps", "aborted", "jumped tokens"):
+    for kind in (
+        "preemptions",
+        "hit tokens",
+        "failed steps",
+        "aborted",
+        "jumped tokens",
+        "accepted drafts",
+        "rejected drafts",
+    ):
         assert totals[kind] > 0, f"the traces hold no {kind}: they test less than they claim"
 
 
