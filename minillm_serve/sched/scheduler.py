@@ -174,9 +174,7 @@ class Scheduler:
             request = self._requests.get(rid)
             if request is None or rid not in sketch.num_tokens:
                 continue
-            end = len(request.token_ids)
-            if request.num_computed + request.num_planned < end:
-                continue
+            end = len(request.token_ids)  # all of it is planned, or no budget is left
             # The last token of a request is drawn and never computed.
             count = min(len(drafts), sketch.budget, request.max_total_tokens - 1 - end)
             while count > 0 and (blocks := self.kv.grow(rid, end + count)) is None:

@@ -229,6 +229,8 @@ class Watch:
         assert plan.num_tokens.keys() <= running.keys(), "planned but not running"
         for rid in plan.num_tokens.keys() & self.was_running.keys() - {init.rid for init in plan.new_requests}:
             assert running[rid].num_computed == self.was_running[rid], "num_computed moved without a result"
+        for rid in plan.num_tokens:
+            self._drafts_and_blocks(running[rid], plan)
         for init in plan.new_requests:
             self._joined(running[init.rid], init.num_computed, plan)
         if plan.new_requests and scheduler.waiting:
@@ -236,6 +238,14 @@ class Watch:
             assert last < scheduler.waiting[0].rank, "a request was passed over"
         if scheduler.batching == "static":
             self._static(plan)
+
+    def _drafts_and_blocks(self, request: Request, plan: StepPlan) -> None:
+        kv, rid, known = self.scheduler.kv, request.rid, request.num_tokens
+        if drafts := plan.drafts.get(rid):
+            assert known + len(drafts) < request.max_total_tokens, "the last token is drawn, never computed"
+        assert len(kv.table(rid)) <= kv.blocks_for(request.max_total_tokens), "blocks that nothing will fill"
+        computed = min(request.num_computed + request.num_planned, known)
+        assert kv._num_full[rid] == computed // kv.block_size, "a full block was kept from others, or half a one shown"
 
     def _joined(self, request: Request, cached: int, plan: StepPlan) -> None:
         assert cached == request.num_computed < request.num_tokens, "nothing left to compute after a hit"
