@@ -109,7 +109,7 @@ def test_bad_flags_and_files_are_refused_in_a_sentence(tmp_path, capsys):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "a", "schema": {}}\n', encoding="utf-8")
     for arguments, word in [
-        (["--data", str(tmp_path / "none")], "no file"),
+        (["--data", str(tmp_path / "none"), "--engine", "minillm"], "no file"),
         (["--data", str(bad), "--engine", "minillm"], "line 1"),
         (["--data", str(bad), "--engine", "grammarx"], "--engine"),
         (["--data", str(bad), "--engine", "minillm", "--repeats", "0"], "--repeats"),

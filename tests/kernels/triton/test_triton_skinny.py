@@ -103,7 +103,8 @@ def test_fp32_is_left_to_torch(device):
 def test_choice_by_tokens_and_shape():
     assert isinstance(rows.choose(1, 128256, 4096), GemvTile)
     assert isinstance(rows.choose(1, 577, 1000), GemvTile)  # not in the table
-    assert rows.choose(2, 128256, 4096) is None  # large: cuBLAS is near the limit
+    assert isinstance(rows.choose(6, 128256, 4096), SkinnyTile)  # in the table
+    assert rows.choose(2, 128256, 5120) is None  # large and not in the table: cuBLAS is near the limit
     assert rows.choose(2, 577, 1000) == rows.choose(16, 577, 1000)  # one kernel for a bucket
     assert rows.choose(17, 577, 1000) is None  # measured: cuBLAS is as fast from there on
     for tokens, n, k in [(2, 1, 1), (16, 48, 100), (16, 577, 1000)]:
