@@ -43,7 +43,7 @@ class StepPlan:
     new_blocks: request id -> physical blocks appended to its block table (tables only ever grow).
     finished, preempted: requests whose runner state is dropped before this step runs.
     drafts: request id -> proposed tokens, computed after its known ones and verified by the same step; ``num_tokens``
-    counts them.
+    counts them. The i-th may be -1 - i: only the device knows it.
     """
 
     step: int
@@ -83,7 +83,8 @@ class StepResult:
     the first prompt token described, one entry per prompt token) for the prompt tokens that this step's chunk predicts.
     pooled: request id -> (index of the chunk's first prompt token, sum of the chunk's normalised hidden states).
     accepted: request id -> how many of the plan's drafts stand, for requests that had any: they lead its new tokens.
-    drafts: request id -> what may follow those; the next plan may ask to verify it.
+    drafts: request id -> what may follow those; the next plan may ask to verify it. verified: request id -> the plan's
+    drafts where only the device knew them.
     """
 
     tokens: dict[int, tuple[int, ...]]
@@ -94,3 +95,4 @@ class StepResult:
     pooled: dict[int, tuple[int, tuple[float, ...]]] = field(default_factory=dict)
     accepted: dict[int, int] = field(default_factory=dict)
     drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    verified: dict[int, tuple[int, ...]] = field(default_factory=dict)

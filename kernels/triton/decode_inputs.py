@@ -1,7 +1,8 @@
 """What a decode step reads, made on the GPU inside its CUDA graph: token ids, positions, KV slots; block table updates.
 
 Spec, for sequence b of the step, in row r = rows[b] of the tables, its length n = seq_lens[b] counting the new token:
-id = ids_in[b], or last_drawn[r] where that is -1 (drawn by the step before and never seen by the host);
+id = ids_in[b], or where that is negative one that the host has not seen: recent[0, r] for -1 (drawn by the step
+before), recent[i, r] for -1 - i (the i-th of the tokens drafted since);
 position = n - 1; slot = tables[r, position // block_size] * block_size + position % block_size.
 A graph is captured for a fixed number of sequences: those too many have n = 0 and get id 0, position 0, slot -1.
 
@@ -23,8 +24,8 @@ BLOCK = 128  # sequences, or table entries, of a program: one a thread
 
 @triton.jit(do_not_specialize=["B"])
 def _prepare_decode(
-    rows_ptr, seq_lens_ptr, ids_in_ptr, last_drawn_ptr, tables_ptr, table_stride, ids_ptr, positions_ptr, slots_ptr, B,
-    BLOCK_SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    rows_ptr, seq_lens_ptr, ids_in_ptr, recent_ptr, recent_stride, tables_ptr, table_stride, ids_ptr, positions_ptr,
+    slots_ptr, B, BLOCK_SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     start_next()
     wait_for_inputs()
@@ -34,7 +35,7 @@ def _prepare_decode(
     live = length > 0
     row = tl.load(rows_ptr + b, mask=live, other=0).to(tl.int64)
     given = tl.load(ids_in_ptr + b, mask=live, other=0).to(tl.int64)
-    drawn = tl.load(last_drawn_ptr + row, mask=live & (given < 0), other=0)
+    drawn = tl.load(recent_ptr + (-1 - given) * recent_stride + row, mask=live & (given < 0), other=0)
     position = tl.where(live, length - 1, 0)
     block = tl.load(tables_ptr + row * table_stride + position // BLOCK_SIZE, mask=live, other=0).to(tl.int64)
     tl.store(ids_ptr + b, tl.where(given < 0, drawn, given), mask=inside)
@@ -56,7 +57,7 @@ def prepare_decode(
     rows: Tensor,
     seq_lens: Tensor,
     ids_in: Tensor,
-    last_drawn: Tensor,
+    recent: Tensor,
     tables: Tensor,
     block_size: int,
     ids: Tensor,
@@ -65,15 +66,15 @@ def prepare_decode(
 ) -> None:
     """Fill ids, positions, slots ([B] int64) of a decode step as the module's spec says.
 
-    rows, seq_lens, ids_in: [B] int32; last_drawn: [R] int64; tables: [R, W] int32, the physical block of each logical
-    one. All contiguous, on one device.
+    rows, seq_lens, ids_in: [B] int32, an id at least -K; recent: [K, R] int64; tables: [R, W] int32, the physical block
+    of each logical one. All contiguous, on one device.
     """
     batch = rows.shape[0]
     lengths = [len(x) for x in (rows, seq_lens, ids_in, ids, positions, slots)]
     if len(set(lengths)) > 1:
         raise ValueError(f"rows, seq_lens, ids_in, ids, positions and slots are of one length, got {lengths}")
     _prepare_decode[(triton.cdiv(batch, BLOCK),)](
-        rows, seq_lens, ids_in, last_drawn, tables, tables.stride(0), ids, positions, slots, batch,
+        rows, seq_lens, ids_in, recent, recent.stride(0), tables, tables.stride(0), ids, positions, slots, batch,
         BLOCK_SIZE=block_size, BLOCK=BLOCK, **LAUNCH,
     )  # fmt: skip
 

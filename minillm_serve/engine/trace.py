@@ -8,8 +8,9 @@ The file is JSON, schema ``minillm-trace/2`` (``trace.schema.json`` next to this
 - ``steps``: the StepPlan (``num_tokens``, ``new_requests``, ``new_blocks``, ``finished``, ``preempted``, ``drafts``;
   what is empty is left out), the StepResult (``tokens``, ``failed``; ``forced``: how many of a request's new tokens,
   the last ones, its constraint left no choice about; ``accepted``: how many of the plan's drafts stand, which are the
-  first of its new tokens; ``proposed``: its drafts for the next step), ``start`` and the seconds that ``schedule``,
-  ``execute`` and ``update`` took, and ``running``, ``waiting``, ``free_blocks``, ``cached_blocks`` after the step.
+  first of its new tokens; ``proposed``: its drafts for the next step, with -1 - i for the i-th where nobody has read
+  it), ``start`` and the seconds that ``schedule``, ``execute`` and ``update`` took, and ``running``, ``waiting``,
+  ``free_blocks``, ``cached_blocks`` after the step.
 - ``events``: the calls on the scheduler in their order: ``["add", rid]``, ``["schedule", step]`` (and ``"ahead"`` where
   the step before had not come back yet), ``["update", step]``, ``["finish", rid, reason, stop_reason]`` (an abort, or a
   stop string found in the text), ``["reset", 0]`` (the prefix cache was emptied).
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -190,11 +191,19 @@ class Recorder:
         start = time.monotonic()
         changed = self._scheduler.update(plan, result)
         step = self._open.pop(plan.step)
+        if result.verified:
+            self._name_drafts(step, result.verified)
         step["execute"] = round(start - self._planned_at.pop(plan.step), 6)
         step["update"] = round(time.monotonic() - start, 6)
         self._trace.steps.append(step | result_record(result) | queues(self._scheduler))
         self._trace.events.append(["update", plan.step])
         return changed
+
+    def _name_drafts(self, step: dict[str, Any], ids: Mapping[int, Sequence[int]]) -> None:
+        """In a step, and in the one that proposed them, as far as they were verified."""
+        for rid, tokens in ids_record(ids).items():
+            step["drafts"][rid] = tokens
+            self._trace.steps[-1]["proposed"][rid][: len(tokens)] = tokens
 
     def reset_prefix_cache(self) -> None:
         self._scheduler.reset_prefix_cache()

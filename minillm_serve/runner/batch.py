@@ -20,10 +20,12 @@ class StepBatch:
     """One step laid flat. T tokens of B sequences; S tokens are drawn at the end of the step: one of each sequence
     whose known tokens are then all in, and one more after each draft that it verifies.
 
-    ids, positions, slots: [T]; an id of -1 is the one that its row drew last, in a step that has not come back yet.
+    ids, positions, slots: [T]; an id of -1 is the one that its row drew last, in a step that has not come back yet; one
+    of -1 - i is the i-th of its drafts, which so far the device alone knows.
     rows: [B] batch rows; starts: [B + 1] offsets into T; seq_lens: [B] tokens in cache after the step; tables:
     [B, blocks]; sampling: [S] indices into B, ascending; last: [S] indices into T of the tokens drawn from; drawn_at:
-    [S] index of the token drawn. drafts: index into B -> the drafts among its tokens, which are its last ones.
+    [S] index of the token drawn. drafts: index into B -> the drafts among its tokens, which are its last ones; ids that
+    the host does not know are put in before the step is booked.
     """
 
     rids: tuple[int, ...]

@@ -160,12 +160,16 @@ class Runner:
         last: NDArray[np.int64],
         **more: Any,
     ) -> Tensor:
+        return model(self._ids(batch), self._put(batch.positions), attention, self._put(last), **more)
+
+    def _ids(self, batch: StepBatch) -> Tensor:
+        """[T] token ids on the device, also those that the host has not seen."""
         ids = self._put(batch.ids)
         unknown = np.flatnonzero(batch.ids == UNKNOWN)
         if len(unknown):
             rows = batch.rows[np.searchsorted(batch.starts, unknown, side="right") - 1]
             ids[self._put(unknown)] = self.last_drawn[self._put(rows)]
-        return model(ids, self._put(batch.positions), attention, self._put(last), **more)
+        return ids
 
     def _sample(self, batch: StepBatch, logits: Tensor, told: ToldOfPrompts) -> Ticket:
         """logits: [S, vocab], changed in place once the rows that ask for log-probabilities have been set aside."""

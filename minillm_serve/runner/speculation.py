@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minillm_serve.plan import StepPlan, StepResult
-from minillm_serve.runner.batch import PersistentBatch, StepBatch
+from minillm_serve.runner.batch import UNKNOWN, PersistentBatch, StepBatch
 from minillm_serve.runner.constraints import Constraints, has_penalties
 from minillm_serve.sample.rejection import Verify, standard, synthetic
 from minillm_serve.sample.sampler import SampleSettings
@@ -23,13 +23,16 @@ class Reader(Protocol):
     """What a proposer has besides, if it is fed by the model's steps (:class:`minillm_serve.runner.drafter.Drafter`).
 
     aux_layers: see DraftNet; None: it wants no features. laws: request id -> [drafts, vocab] probabilities of what it
-    drew with noise of its own; empty where it did not.
+    drew with noise of its own; empty where it did not. made: its last drafts, waited for, by request: what it proposed
+    may have been ids of -1 - i, for the i-th that the device has and the host has not.
     """
 
     aux_layers: tuple[int, ...] | None
     laws: Mapping[int, Tensor]
 
     def observe(self, batch: StepBatch, features: Tensor | None) -> None: ...
+
+    def made(self) -> dict[int, tuple[int, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,14 @@ class Speculation:
                 self._ends[init.rid] = init.max_total_tokens or self.batch.tokens.shape[1]
                 self.proposer.add(init.rid, init.token_ids)
 
+    def see_drafts(self, batch: StepBatch) -> dict[int, tuple[int, ...]]:
+        """Put the ids of drafts that only the device knew into a finished step's batch. Returns them, by request."""
+        if not _unseen(batch.drafts.values()):
+            return {}
+        made = self.reader.made()
+        batch.drafts.update({index: made[batch.rids[index]][: len(own)] for index, own in batch.drafts.items()})
+        return {batch.rids[index]: own for index, own in batch.drafts.items()}
+
     def wants(self, rids: Iterable[int]) -> bool:
         """Whether it would draft for any request of a batch of these."""
         return any(self.lengths.lengths([rid for rid in rids if rid in self._ends], peek=True).values())
@@ -100,6 +111,8 @@ class Speculation:
         drafts = self.proposer.propose(limits)
         self._laws = {} if self.reader is None else dict(self.reader.laws)
         state, row_of = self.batch.sampling, self.batch.row_of
+        if _unseen(drafts.values()) and (self.rule.verify or any(row_of(rid) in state.constraints for rid in drafts)):
+            drafts = self.reader.made()  # the host has a say in them
         allowed = {rid: tuple(state.allowed(row_of(rid), tokens)) for rid, tokens in drafts.items()}
         return replace(result, drafts={rid: tokens for rid, tokens in allowed.items() if tokens})
 
@@ -141,6 +154,11 @@ class Speculation:
         if self.batch.sampling.counts_on_device and has_penalties(constraints.params):
             return False
         return self.rule.verify is None or not constraints.masked
+
+
+def _unseen(drafts: Iterable[Sequence[int]]) -> bool:
+    """Whether the device alone knows them: all or none."""
+    return any(own[0] < UNKNOWN for own in drafts)
 
 
 def _spans(batch: StepBatch) -> list[slice]:

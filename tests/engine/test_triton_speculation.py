@@ -3,6 +3,7 @@ plain drafter. In the interpreter where there is no GPU."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from one_layer import PROMPTS, finish, start, triton_core, truth
 from tiny_drafts import noisy_copy, tiny_head
 
 from minillm_serve import LLM
+from minillm_serve.bench.draft_strip import draft_strip
 from minillm_serve.config import ConfigError
 from minillm_serve.engine.core import EngineCore
+from minillm_serve.engine.replay import verify
+from minillm_serve.plan import StepPlan
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -54,6 +58,7 @@ class Drafts:
         self.drafted = self.accepted = 0
         self._uneven = uneven
         self._batch, self._propose = speculation.batch, speculation.proposer.propose
+        self._reader = speculation.reader
         self._observe = speculation.lengths.observe
         speculation.proposer.propose, speculation.lengths.observe = self.propose, self.observe
 
@@ -61,7 +66,9 @@ class Drafts:
         if self._uneven:
             limits = {rid: min(limit, self._length(rid) % 4) for rid, limit in limits.items()}
         drafts = self._propose({rid: limit for rid, limit in limits.items() if limit})
-        self.made |= {(rid, self._length(rid)): tokens for rid, tokens in drafts.items()}
+        made = self._reader.made() if any(tokens[0] < 0 for tokens in drafts.values()) else drafts
+        assert {rid: len(tokens) for rid, tokens in made.items()} == {rid: len(own) for rid, own in drafts.items()}
+        self.made |= {(rid, self._length(rid)): tokens for rid, tokens in made.items()}
         return drafts
 
     def _length(self, rid: int) -> int:
@@ -106,6 +113,41 @@ def test_a_step_that_only_verifies_replays_the_decode_graph(one_layer_dir: Path,
     assert drafts.accepted
     verified = [1 + len(tokens) for tokens in drafts.made.values()]
     assert ran[: len(verified)] == verified and set(ran[len(verified) :]) <= {1}
+
+
+def test_the_host_plans_before_it_knows_the_drafts_and_the_trace_names_them(
+    one_layer_dir: Path, drafting: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also beside prompt chunks, where no graph is replayed, and for a request that ends while its drafts are made."""
+    settings = {"speculative_config": drafting["draft_model"], "trace_file": tmp_path / "trace.json"}
+    core = triton_core(one_layer_dir, **settings, **TIGHT)
+    plans: list[StepPlan] = []
+    submit = core.runner.submit
+    core.runner.submit = lambda plan: plans.append(plan) or submit(plan)
+    asked = {"temperature": 0.8, "seed": 3, "max_tokens": 11}
+    got, drafts = run(core, PROMPTS[:3], **asked)
+    assert got == truth(one_layer_dir, PROMPTS[:3], **asked)
+    named = [ids for plan in plans for ids in plan.drafts.values()]
+    assert {ids for ids in named} <= {(-2,), (-2, -3), (-2, -3, -4)}
+    assert any(plan.drafts and plan.total_tokens > sum(1 + len(own) for own in plan.drafts.values()) for plan in plans)
+    trace = json.loads(json.dumps(core.trace.content()))
+    assert verify(trace) == len(trace["steps"])
+    strip = [(int(rid), entry) for rid, row in draft_strip(trace).items() for entry in row if entry.drafts]
+    assert len(strip) == len(named)
+    for rid, entry in strip:
+        assert entry.drafts == drafts.made[rid, entry.first][: len(entry.drafts)]
+
+
+def test_drafts_that_the_host_has_a_say_in_are_waited_for(one_layer_dir: Path, drafting: dict[str, Any]) -> None:
+    core = triton_core(one_layer_dir, speculative_config=drafting["eagle"])
+    plans: list[StepPlan] = []
+    submit = core.runner.submit
+    core.runner.submit = lambda plan: plans.append(plan) or submit(plan)
+    asked = {"temperature": 0, "max_tokens": 8, "allowed_token_ids": FEW}
+    got, _ = run(core, PROMPTS[:2], **asked)
+    assert got == truth(one_layer_dir, PROMPTS[:2], **asked)
+    named = [ids for plan in plans for ids in plan.drafts.values()]
+    assert named and all(token in FEW for ids in named for token in ids)
 
 
 def plain_core(folder: Path, **more: Any) -> EngineCore:

@@ -153,7 +153,7 @@ def _decode_inputs(model: Model, rows: int) -> OpCase:
         every = _every(model, rows).int()
         lengths = every % (BLOCK_SIZE * BLOCKS - 1) + 1
         tables = torch.arange(rows * BLOCKS, dtype=torch.int32, device=model.device).view(rows, BLOCKS)
-        return every, lengths, every % 2 - 1, torch.zeros(rows, dtype=torch.int64, device=model.device), tables
+        return every, lengths, every % 2 - 1, torch.zeros(1, rows, dtype=torch.int64, device=model.device), tables
 
     def ours() -> Call:
         from minillm_kernels.triton.decode_inputs import prepare_decode
@@ -168,7 +168,11 @@ def _decode_inputs(model: Model, rows: int) -> OpCase:
         def call(copy: int) -> tuple[Tensor, ...]:
             positions = lengths.long() - 1
             blocks = tables[every, positions // BLOCK_SIZE]
-            return torch.where(known < 0, drawn[every], known), positions, blocks * BLOCK_SIZE + positions % BLOCK_SIZE
+            return (
+                torch.where(known < 0, drawn[0, every], known),
+                positions,
+                blocks * BLOCK_SIZE + positions % BLOCK_SIZE,
+            )
 
         return call
 

@@ -3,7 +3,8 @@
 So the same launches serve every step of a batch size, and a CUDA graph can hold them.
 
 Inputs of a step: for each sequence its row of the block tables and its length; the token to go on from, or "the one
-that you drew last"; where its tables have grown; the attention's work list; temperature, top-k, top-p, min-p and seed.
+that you drew last", or "the second that you drafted"; where its tables have grown; the attention's work list;
+temperature, top-k, top-p, min-p and seed.
 What is drawn stays on the device for the next step, and is copied to the host beside it.
 
 A sequence that verifies drafts is there once for each of its tokens, of that length each time: all keys and values of a
@@ -48,9 +49,9 @@ class Drawn:
 class DecodeStep:
     """Static buffers for up to ``size`` sequences, and the launches of a step over the first ``size`` or fewer of them.
 
-    last_drawn: [rows + 1] int64, the last token that each batch row drew; the last row stands in for padding.
-    aux_layers: see DraftNet. features: [size + rows + 2, F], first those of the step's tokens; what is behind them is
-    the drafter's, to keep one for each batch row (see draft_step.py).
+    recent: [1 + drafts, rows + 1] int64, the last token that each batch row drew, then those that were drafted for it;
+    the last row stands in for padding. aux_layers: see DraftNet. features: [size + rows + 2, F], first those of the
+    step's tokens; what is behind them is the drafter's, to keep one for each batch row (see draft_step.py).
     """
 
     def __init__(
@@ -58,12 +59,12 @@ class DecodeStep:
         model: LlamaModel,
         kv_cache: KVCache,
         batch: PersistentBatch,
-        last_drawn: Tensor,
+        recent: Tensor,
         size: int,
         aux_layers: tuple[int, ...] | None = None,
     ):
-        self.model, self.kv_cache, self.last_drawn, self.aux_layers = model, kv_cache, last_drawn, aux_layers
-        device, rows, width = last_drawn.device, *batch.tables.shape
+        self.model, self.kv_cache, self.recent, self.aux_layers = model, kv_cache, recent, aux_layers
+        device, rows, width = recent.device, *batch.tables.shape
         self.size, self.padding_row, self.table_width = size, rows, width
         self.list = WorkList("", size, model.config, device)
         self.tables = torch.zeros(rows + 1, width, dtype=torch.int32, device=device)
@@ -133,7 +134,7 @@ class DecodeStep:
         scatter_tables(self.tables, inputs["grown_at"], inputs["grown_to"], inputs["num_grown"])
         block_size = self.kv_cache.block_size
         known = inputs["ids"][:size]
-        prepare_decode(rows, seq_lens, known, self.last_drawn, self.tables, block_size, ids, positions, slots)
+        prepare_decode(rows, seq_lens, known, self.recent, self.tables, block_size, ids, positions, slots)
         attention = PagedAttention(
             self.kv_cache, slots, TritonPlan(decode=self.list.work(inputs, self.tables, rows, seq_lens))
         )
@@ -144,7 +145,7 @@ class DecodeStep:
         drawn = self.drawn[:size]
         temperature, seeds, drawn_at = (inputs[name][:size] for name in ("temperature", "seeds", "drawn_at"))
         cut = cutoffs(logits, temperature, *(inputs[name][:size] for name in ("min_p", "top_k", "top_p")))
-        draw(logits, temperature, seeds, drawn_at, cut, drawn, self.last_drawn, rows)
+        draw(logits, temperature, seeds, drawn_at, cut, drawn, self.recent[0], rows)
         return Drawn(drawn, logits, features)
 
     def _flat(self, grown: Sequence[Growth]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,7 +1,8 @@
 """Drafting out of static buffers: one pass over what the target has computed, then a token at a time; one copy to the
 device before it all, and nothing back to the host until every draft is there. So a CUDA graph can hold it.
 
-The likeliest token of each pass is the next one's input, on the device.
+The likeliest token of each pass is the next one's input, on the device; all of them are left in the decode step's
+``recent``, where the step that verifies them looks.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class DraftStep:
                 "rows": (np.int32, tokens),
                 "ids": (np.int32, tokens),
                 "seq_lens": (np.int32, tokens),
+                "owners": (np.int64, rows),
                 "last": (np.int64, size),
                 "before": (np.int64, places),
                 "keep_from": (np.int64, size),
@@ -113,7 +115,8 @@ class DraftStep:
         self.inputs.upload()
 
     def launch(self, size: int, num_drafts: int) -> Tensor:
-        """The pass that ``fill`` was told of, and ``num_drafts`` tokens of each request: [num_drafts, size] ids."""
+        """The pass that ``fill`` was told of, and ``num_drafts`` tokens of each request: [num_drafts, size] ids, which
+        are also in ``recent``, behind what was drawn."""
         places, inputs, features = size * self.width, self.inputs.device, self.step.features
         self._prepare(places + (num_drafts - 1) * size)
         before = None if features is None else features[inputs["before"][:places]]
@@ -138,7 +141,9 @@ class DraftStep:
             positions, every = self.positions[at : at + size], self.every[:size]
             logits, state = self.net.further(drafts[-1], positions, attention, every, state)
             drafts.append(self._likeliest(logits))
-        return torch.stack(drafts)
+        ids = torch.stack(drafts)
+        self.step.recent[1 : num_drafts + 1].index_copy_(1, self.inputs.device["owners"][:size], ids)
+        return ids
 
     def _likeliest(self, logits: Tensor) -> Tensor:
         ids, token_map = logits.argmax(-1), self.net.token_map
@@ -150,7 +155,7 @@ class DraftStep:
             rows, seq_lens, known = (self.inputs.device[name][:count] for name in ("rows", "seq_lens", "ids"))
             out = self.ids[:count], self.positions[:count], self.slots[:count]
             step, block_size = self.step, self.kv_cache.block_size
-            prepare_decode(rows, seq_lens, known, step.last_drawn, step.tables, block_size, *out)
+            prepare_decode(rows, seq_lens, known, step.recent, step.tables, block_size, *out)
 
     def _attention(self, tiles: WorkList, at: int, count: int) -> PagedAttention:
         inputs, span = self.inputs.device, slice(at, at + count)
@@ -182,6 +187,7 @@ class DraftStep:
     def _fill_chain(self, host: dict[str, NDArray], parts: Sequence[Part], begin: int, size: int) -> None:
         """Draft i of a request, from 1 on, is made of the one before, at ``stop - 1 + i``; none beyond what it may."""
         count, steps = len(parts), self.num_drafts - 1
+        host["owners"][:count], host["owners"][count:size] = [part.row for part in parts], self.step.padding_row
         if not steps:
             return
         span = slice(begin, begin + steps * size)

@@ -16,12 +16,13 @@ from torch import Tensor
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.config import ConfigError
 from minillm_serve.model.draft_head import DraftNet
-from minillm_serve.runner.batch import PersistentBatch, StepBatch
+from minillm_serve.runner.batch import UNKNOWN, PersistentBatch, StepBatch
 from minillm_serve.runner.drafter import INDEPENDENT
 from minillm_serve.runner.gpu.draft_step import DraftStep, Part, block_ends
 from minillm_serve.runner.gpu.graphs import DecodeGraphs
 from minillm_serve.runner.gpu.packed import sent
 from minillm_serve.runner.gpu.runner import GPURunner
+from minillm_serve.runner.runner import Landing
 
 SIZES = (1, 2, 4, 8)  # requests whose drafts a graph makes: more of them are seldom worth drafting for
 NOTHING = -2  # the position before a text's first: no features are kept of it
@@ -46,6 +47,9 @@ class GPUDrafter:
     probabilities would have to come to the host.
 
     A step whose features are lost (the next one was launched before it was asked about) leaves a hole, as there.
+    Nobody waits for drafts: ``propose`` names them by their numbers (see StepBatch), so that the host plans the next
+    step while they are made. ``made`` has the ids.
+
     num_drafts: of one request, at most. eager: no CUDA graphs.
     """
 
@@ -67,6 +71,10 @@ class GPUDrafter:
         self.net, self.kv_cache, self.batch, self.runner = net, kv_cache, batch, runner
         self.aux_layers = net.aux_layers
         self.laws: Mapping[int, Tensor] = {}
+        self._landing: Landing = np.zeros(0).view
+        self._column: dict[
+            int, tuple[int, int]
+        ] = {}  # request id -> its column of the last drafts, how many are its own
         self._read_up_to: dict[int, int] = {}
         self._observed: StepBatch | None = None
         self._features: Tensor | None = None
@@ -119,8 +127,14 @@ class GPUDrafter:
                 return {}
             self.step.fill_chain(parts)
             ids = self.step.launch_chain(logits, state, most)
-        drafts = self.runner.landings.start(ids)().T.tolist()
-        return {part.rid: tuple(own[: part.drafts]) for part, own in zip(parts, drafts, strict=False) if part.drafts}
+        self._landing = self.runner.landings.start(ids)
+        self._column = {part.rid: (column, part.drafts) for column, part in enumerate(parts) if part.drafts}
+        return {rid: tuple(range(UNKNOWN - 1, UNKNOWN - 1 - count, -1)) for rid, (_, count) in self._column.items()}
+
+    def made(self) -> dict[int, tuple[int, ...]]:
+        """The last drafts, by request: waits for them."""
+        drafts = self._landing().T.tolist()
+        return {rid: tuple(drafts[column][:count]) for rid, (column, count) in self._column.items()}
 
     def _parts(self, limits: Mapping[int, int]) -> list[Part]:
         """Who reads what; also nothing, where only features are to be kept. Of a whole model, a decoding request that

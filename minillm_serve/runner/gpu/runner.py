@@ -18,7 +18,7 @@ from torch import Tensor
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.plan import StepResult
-from minillm_serve.runner.batch import NOTHING_TOLD, PersistentBatch, StepBatch, ToldOfPrompts
+from minillm_serve.runner.batch import NOTHING_TOLD, UNKNOWN, PersistentBatch, StepBatch, ToldOfPrompts
 from minillm_serve.runner.gpu.decode import DecodeStep
 from minillm_serve.runner.gpu.graphs import DecodeGraphs, batch_sizes
 from minillm_serve.runner.gpu.landing import Landings
@@ -48,9 +48,10 @@ class GPURunner(Runner):
         chosen = sample_on_device if self._own_sampler else lambda logits, s: sample_fn(logits, s.to(logits.device))
         super().__init__(model, kv_cache, batch, chosen)
         rows = len(batch.tokens)
-        self.last_drawn = torch.zeros(rows + 1, dtype=torch.int64, device=self.device)  # the last row is for padding
+        self.recent = torch.zeros(1 + num_drafts, rows + 1, dtype=torch.int64, device=self.device)
+        self.last_drawn = self.recent[0]
         sizes = batch_sizes(rows, num_drafts)
-        self.step = DecodeStep(model, kv_cache, batch, self.last_drawn, sizes[-1], aux_layers)
+        self.step = DecodeStep(model, kv_cache, batch, self.recent, sizes[-1], aux_layers)
         self.graphs = DecodeGraphs(self.step, sizes, eager or self.device.type != "cuda")
         self.graphs.capture()
         self.landings = Landings(self.device)
@@ -60,9 +61,11 @@ class GPURunner(Runner):
     @torch.inference_mode()
     def collect(self, ticket: Ticket) -> StepResult:
         """Features in static memory are gone once another step is launched: a draft head goes without."""
+        seen = {} if self.speculation is None else self.speculation.see_drafts(ticket.batch)
         if ticket.features is not None and ticket.batch is not self._newest and self.step.holds(ticket.features):
             ticket = replace(ticket, features=None)
-        return super().collect(ticket)
+        result = super().collect(ticket)
+        return replace(result, verified=seen) if seen else result
 
     def _launch(self, batch: StepBatch) -> Ticket:
         count = len(batch.ids)
@@ -89,6 +92,13 @@ class GPURunner(Runner):
         """Whether the draw inside a graph is all there is to do; rows: [S] those that sample."""
         judged = batch.drafts and self.speculation is not None and self.speculation.rule.verify is not None
         return self._own_sampler and not judged and bool(self.batch.sampling.plain[rows].all())
+
+    def _ids(self, batch: StepBatch) -> Tensor:
+        ids, drafted = super()._ids(batch), np.flatnonzero(batch.ids < UNKNOWN)
+        if len(drafted):
+            rows = batch.rows[np.searchsorted(batch.starts, drafted, side="right") - 1]
+            ids[self._put(drafted)] = self.recent[self._put(UNKNOWN - batch.ids[drafted]), self._put(rows)]
+        return ids
 
     def _sample(self, batch: StepBatch, logits: Tensor, told: ToldOfPrompts) -> Ticket:
         state, rows = self.batch.sampling, batch.rows[batch.sampling]

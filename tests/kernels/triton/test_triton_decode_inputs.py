@@ -20,12 +20,12 @@ def test_ids_positions_and_slots_equal_a_loop(batch, block_size, device):
     torch.manual_seed(batch * 100 + block_size)
     sequences, width = 140, 5
     tables = torch.randint(10_000, (sequences, width)).int()
-    last_drawn = torch.randint(50_000, (sequences,))
+    recent = torch.randint(50_000, (4, sequences))
     rows = torch.randperm(sequences)[:batch].int()
     seq_lens = torch.randint(1, width * block_size + 1, (batch,)).int()
     seq_lens[:1], seq_lens[1:2] = width * block_size, 1  # a full table, a first token
     seq_lens[2::4] = 0
-    ids_in = torch.where(torch.rand(batch) < 0.5, -1, torch.randint(50_000, (batch,))).int()
+    ids_in = torch.where(torch.rand(batch) < 0.5, torch.randint(-4, 0, (batch,)), torch.randint(50_000, (batch,))).int()
     ids_in[:1] = 0  # the smallest id that is given
     rows[seq_lens == 0] = 2**30  # padding's rows are not looked up
     expected = []
@@ -34,11 +34,11 @@ def test_ids_positions_and_slots_equal_a_loop(batch, block_size, device):
             expected.append((0, 0, -1))
             continue
         block, offset = divmod(length - 1, block_size)
-        token = int(last_drawn[row]) if given == -1 else given
+        token = int(recent[-1 - given, row]) if given < 0 else given
         expected.append((token, length - 1, int(tables[row, block]) * block_size + offset))
     out = [torch.full((batch + 2,), POISON, device=device) for _ in range(3)]  # two more, that stay as they are
     prepare_decode(
-        *(x.to(device) for x in (rows, seq_lens, ids_in, last_drawn, tables)), block_size, *(x[:batch] for x in out)
+        *(x.to(device) for x in (rows, seq_lens, ids_in, recent, tables)), block_size, *(x[:batch] for x in out)
     )
     assert list(zip(*(x[:batch].tolist() for x in out), strict=True)) == expected
     assert all((x[batch:] == POISON).all() for x in out)
@@ -48,8 +48,8 @@ def test_a_slot_may_pass_31_bits(device):
     ids, positions, slots = (torch.full((1,), POISON, device=device) for _ in range(3))
     tables = int32([[0, 2**31 - 1]], device)
     prepare_decode(
-        int32([0], device), int32([32], device), int32([5], device), torch.zeros(1, dtype=torch.int64, device=device),
-        tables, 16, ids, positions, slots,
+        int32([0], device), int32([32], device), int32([5], device),
+        torch.zeros(1, 1, dtype=torch.int64, device=device), tables, 16, ids, positions, slots,
     )  # fmt: skip
     assert (ids.item(), positions.item(), slots.item()) == (5, 31, (2**31 - 1) * 16 + 15)
 
