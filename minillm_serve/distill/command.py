@@ -17,6 +17,7 @@ import torch
 from minillm_serve.config import ConfigError
 from minillm_serve.distill.card import write_card
 from minillm_serve.distill.data import TOY_DATA, DataSettings, write
+from minillm_serve.distill.parallel import write_in_processes
 from minillm_serve.distill.train import TOY_TRAIN, TrainSettings, train
 from minillm_serve.engine.llm import LLM
 from minillm_serve.model.store import DEFAULT_MODEL
@@ -83,6 +84,9 @@ def _settings(args: argparse.Namespace, settings: type, toy: Any) -> Any:
 
 def _data(args: argparse.Namespace) -> None:
     settings = _settings(args, DataSettings, TOY_DATA)
+    if settings.processes > 1:
+        write_in_processes(args.model, args.device, args.out, settings, _command(args), say)
+        return
     with LLM(args.model, device=args.device, max_num_seqs=settings.max_num_seqs) as llm:
         write(llm, args.out, settings, _command(args), say)
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import count, takewhile
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +28,39 @@ from minillm_serve.model.tokenizer import Tokenizer
 from minillm_serve.params import SamplingParams
 from minillm_serve.request import CompletionOutput
 
-PART_TOKENS = 6_000_000  # 16-bit ids: some 12 MB a file before compression
+PART_TOKENS = 1_000_000  # 16-bit ids: some 2 MB a file before compression; what a kill costs at most
 MIN_PROMPT_WORDS = 2
+LEAST_ROUND = 1 / 8  # of round_size: a smaller round is mostly the tail of its longest answers
+DRAWS = 8  # of a template per prompt wanted, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """num_tokens, minutes: stop at whichever comes first (minutes None: no limit). seed: of prompts and sampling.
 
-    max_new: tokens of an answer at most; max_prompt: of an invented prompt. round_size: answers asked for at once.
+    processes: engines side by side on the device, each with its part of num_tokens and of our prompts. max_new: tokens
+    of an answer at most (long greedy answers end in loops, which teach nothing); max_prompt: of an invented prompt.
+    round_size: answers that a process asks for at once, fewer where ``minutes`` leaves no time for so many.
+
     invented: share of prompts that the target invents. greedy: share of answers at temperature 0; the others are
-    sampled at ``temperature``. held_out: share of prompts kept for measuring. max_num_seqs: the engine's.
+    sampled at ``temperature``. held_out: share of prompts kept for measuring. max_num_seqs: each engine's.
     """
 
     num_tokens: int = 20_000_000
     minutes: float | None = None
     seed: int = 0
-    max_new: int = 256
+    processes: int = 1
+    max_new: int = 192
     max_prompt: int = 96
-    round_size: int = 8192
-    invented: float = 0.6
+    round_size: int = 4096
+    invented: float = 0.35
     greedy: float = 0.6
     temperature: float = 0.7
     held_out: float = 0.02
     max_num_seqs: int = 512
 
     def __post_init__(self) -> None:
-        for name in ("num_tokens", "max_new", "max_prompt", "round_size", "max_num_seqs"):
+        for name in ("num_tokens", "processes", "max_new", "max_prompt", "round_size", "max_num_seqs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("invented", "greedy", "held_out"):
@@ -108,31 +114,38 @@ class _Part:
 
 
 def write(
-    llm: LLM, out: str | Path, settings: DataSettings, command: str = "", say: Callable[[str], None] = print
+    llm: LLM,
+    out: str | Path,
+    settings: DataSettings,
+    command: str = "",
+    say: Callable[[str], None] = print,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """Let ``llm`` write texts into the folder ``out``; returns what ``data.json`` says. Raises :class:`ConfigError`.
+
+    share: (i, n), of our prompts only the i-th of n parts, so that n processes do not answer the same ones.
 
     A round is one call of the engine: it answers the prompts at hand and invents those of the next round, so that one
     tail of long answers serves both.
     """
     out = Path(out)
+    refuse_filled(out)
     out.mkdir(parents=True, exist_ok=True)
-    if any(out.glob("part-*.npz")):
-        raise ConfigError(f"{out} holds texts already: give another --out, or remove its part-*.npz files")
     header, tokenizer = user_header(llm.tokenizer), llm.tokenizer
     room = llm.core.admission.max_model_len - settings.max_new
     vocabulary = tokenizer.backend.get_vocab_size()
     part = _Part(out, np.uint16 if vocabulary <= 1 << 16 else np.uint32)
-    prompts, counts, start, took = _Prompts(settings), Counter(), time.monotonic(), 0.0
+    prompts, counts, start, size = _Prompts(settings, share), Counter(), time.monotonic(), settings.round_size
     fresh: list[str] = []
     for number in count():
         began = time.monotonic()
-        asked = [*fresh, *prompts.ours(settings.round_size - len(fresh), number)]
+        fresh = fresh[: round(size * settings.invented)]
+        asked = [*fresh, *prompts.ours(size - len(fresh), number)]
         ids = [tokenizer.apply_chat_template([{"role": "user", "content": text}]) for text in asked]
         kept = [(text, row) for text, row in zip(asked, ids, strict=True) if len(row) <= room]
         base = (settings.seed << 40) + (number << 20)
         answering = [_answering(settings, base + i) for i in range(len(kept))]
-        wanted = round(settings.round_size * settings.invented * 1.3)  # some are cut, doubled or too short
+        wanted = round(size * settings.invented * 1.3)  # some are cut, doubled or too short
         inventing = [
             SamplingParams(temperature=1.0, max_tokens=settings.max_prompt, seed=base + (1 << 19) + i)
             for i in range(wanted)
@@ -147,8 +160,10 @@ def write(
         took, elapsed = time.monotonic() - began, time.monotonic() - start
         say(f"data: {elapsed:6.0f} s  {counts['texts']:,} texts, {counts['tokens']:,} tokens, "
             f"{counts['answer_tokens'] / elapsed:,.0f} answer tokens/s")  # fmt: skip
-        late = settings.minutes is not None and elapsed + took > settings.minutes * 60
-        if counts["tokens"] >= settings.num_tokens or late:
+        if settings.minutes is not None:
+            left = 60 * settings.minutes - elapsed
+            size = min(settings.round_size, int(0.9 * size * left / took))  # the tail takes its time in any round
+        if counts["tokens"] >= settings.num_tokens or size < settings.round_size * LEAST_ROUND:
             break
     part.flush()
     folder = resolve_model(llm.config.model)
@@ -164,6 +179,12 @@ def write(
     }
     (out / "data.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return made
+
+
+def refuse_filled(out: Path) -> None:
+    """Raise :class:`ConfigError` where ``out`` holds texts, whole or of a run that was cut off."""
+    if any(out.rglob("part-*.npz")):
+        raise ConfigError(f"{out} holds texts already: give another --out, or remove its part-*.npz files")
 
 
 def read(folder: str | Path) -> tuple[Texts, dict[str, Any]]:
@@ -189,22 +210,23 @@ def user_header(tokenizer: Tokenizer) -> list[int]:
 class _Prompts:
     """Prompts, each once, none of those that the engine is measured with; ``dropped`` counts the refused by reason."""
 
-    def __init__(self, settings: DataSettings):
+    def __init__(self, settings: DataSettings, share: tuple[int, int] = (0, 1)):
         self.settings = settings
+        self.share = share
         self.seen: set[str] = set()
         self.dropped: Counter[str] = Counter()
 
     def ours(self, wanted: int, number: int) -> list[str]:
-        """At most ``wanted`` filled templates, of round ``number``."""
-        rng = random.Random(f"{self.settings.seed}/{number}")
-        return [text for text in (asks.ask(rng) for _ in range(wanted)) if self._new(text)]
+        """At most ``wanted`` filled templates, of round ``number``: fewer once most have been asked."""
+        rng, (mine, count) = random.Random(f"{self.settings.seed}/{number}"), self.share
+        drawn = (asks.ask(rng) for _ in range(DRAWS * count * wanted))
+        return list(islice((text for text in drawn if _hash(text) % count == mine and self._new(text)), wanted))
 
     def invented(self, outputs: Sequence[CompletionOutput]) -> list[str]:
-        """The usable ones of what the target wrote after the user's header, at most their share of a round."""
+        """The usable ones of what the target wrote after the user's header."""
         ended = [output.text.strip() for output in outputs if output.finish_reason == "stop"]
         self.dropped["cut"] += len(outputs) - len(ended)
-        usable = [text for text in ended if self._new(text)]
-        return usable[: round(self.settings.round_size * self.settings.invented)]
+        return [text for text in ended if self._new(text)]
 
     def _new(self, text: str) -> bool:
         key = asks.key(text)
@@ -227,4 +249,8 @@ def _answering(settings: DataSettings, seed: int) -> SamplingParams:
 
 def _share_of(prompt: str) -> float:
     """Where in [0, 1) a prompt falls: the same in every run, so that no held-out prompt is ever trained on."""
-    return int.from_bytes(hashlib.sha256(asks.key(prompt).encode()).digest()[:8], "big") / 2**64
+    return _hash(prompt) / 2**64
+
+
+def _hash(prompt: str) -> int:
+    return int.from_bytes(hashlib.sha256(asks.key(prompt).encode()).digest()[:8], "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from minillm_serve.config import ConfigError
 from minillm_serve.distill.model import Layer, RMSNorm, rotation, same_text
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.loader import Checkpoint
+
+RunLayer = Callable[[Layer, Tensor, tuple[Tensor, Tensor], Tensor], Tensor]
 
 
 class Teacher:
@@ -46,27 +49,34 @@ class Teacher:
         return embedding(tokens, self.embed_tokens)
 
     @torch.no_grad()
-    def features(self, tokens: Tensor, position: Tensor) -> Tensor:
+    def features(self, tokens: Tensor, position: Tensor, run_layer: RunLayer | None = None) -> Tensor:
         """[B, T, (aux + 1) H]: the auxiliary residual streams, then the final hidden state (normed).
 
-        tokens: [B, T]; position: [B, T] within each text of a row, 0 where one begins.
+        tokens: [B, T]; position: [B, T] within each text of a row, 0 where one begins. run_layer: what runs a layer,
+        :func:`layer_output` or a compiled one.
         """
+        run_layer = run_layer or layer_output
         reach = same_text(position).tril()[:, None]
         rope = rotation(position, self.shape.head_dim, self.shape.rope_theta)
-        group = self.config.num_heads // self.config.num_kv_heads
         x, taken = self.embed(tokens), []
         for index, layer in enumerate(self.layers):
             if index in self.aux_layers:
                 taken.append(x)
-            q, k, v = layer.heads(x, rope)
-            k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-            x = layer.rest(x, scaled_dot_product_attention(q, k, v, attn_mask=reach))
+            x = run_layer(layer, x, rope, reach)
         return torch.cat([*taken, self.norm(x)], dim=-1)
 
     def logits(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
         """[..., V], or of the tokens ``rows`` only, from features [..., (aux + 1) H]."""
         hidden = features[..., -self.config.hidden_size :]
         return linear(hidden, self.lm_head if rows is None else self.lm_head[rows])
+
+
+def layer_output(layer: Layer, x: Tensor, rope: tuple[Tensor, Tensor], reach: Tensor) -> Tensor:
+    """The stream [B, T, H] behind a layer. reach: [B, 1, T, T], True where a position may see another."""
+    q, k, v = layer.heads(x, rope)
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    return layer.rest(x, scaled_dot_product_attention(q, k, v, attn_mask=reach))
 
 
 def _refuse_other_shapes(config: ModelConfig, aux_layers: tuple[int, ...]) -> None:

@@ -213,6 +213,8 @@ def test_texts_are_the_targets_own_greedy_answers(tiny_model_dir, texts_dir):
 def test_prompts_that_the_engine_is_measured_with_are_known_in_any_spelling():
     assert all(asks.is_reserved(prompt) and asks.is_reserved(f"  {prompt.upper()} !") for prompt in PROMPTS)
     assert all(asks.is_reserved(prompt.text) for prompt in COPY_PROMPTS)
+    assert asks.is_reserved("What is the capital city of France?")
+    assert not asks.is_reserved("What is the capital of Italy?")
     rng = random.Random(0)
     asked = [asks.ask(rng) for _ in range(500)]
     assert not any("{" in text for text in asked)
