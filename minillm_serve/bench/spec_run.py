@@ -46,11 +46,9 @@ class Contender:
     def __init__(self, llm: LLM):
         self._llm = llm
         speculation = llm.core.runner.speculation
-        self._fresh = None
-        if speculation is not None:
-            # A proposer that is fed by the model's steps keeps nothing of a request that has ended.
-            proposer = None if speculation.reader is not None else deepcopy(speculation.proposer)
-            self._fresh = proposer, deepcopy(speculation.lengths)
+        # A proposer that is fed by the model's steps keeps nothing of a request that has ended.
+        learns = speculation is not None and speculation.reader is None
+        self._fresh = deepcopy(speculation.proposer) if learns else None
 
     def turn(self, asks: Sequence[Ask], at_once: int) -> Turn:
         """Answer all, ``at_once`` of them together at a time."""
@@ -76,12 +74,10 @@ class Contender:
     def _forget(self) -> None:
         """What the turn before taught: cached prefixes, answers remembered, acceptance rates."""
         self._llm.reset_prefix_cache()
-        if self._fresh is not None:
-            speculation = self._llm.core.runner.speculation
-            proposer, lengths = deepcopy(self._fresh)
-            speculation.lengths = lengths
-            if proposer is not None:
-                speculation.proposer = proposer
+        if (speculation := self._llm.core.runner.speculation) is not None:
+            speculation.lengths.forget()
+            if self._fresh is not None:
+                speculation.proposer = deepcopy(self._fresh)
 
 
 def compare(

@@ -8,16 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minillm_kernels import Ops
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.config import ConfigError, EngineConfig
 from minillm_serve.model.draft_head import DraftModel, DraftNet, load_head, read_head_config
 from minillm_serve.model.dummy import DummyCheckpoint
-from minillm_serve.model.linear import Unquantized
+from minillm_serve.model.linear import LinearMethod, Unquantized
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.model.loader import Checkpoint
 from minillm_serve.model.source import ModelSource, open_model
 from minillm_serve.model.store import resolve_model
 from minillm_serve.model.weights import load_weights
+from minillm_serve.quant.int8 import Int8
 from minillm_serve.runner.drafter import COUPLED, GREEDY, INDEPENDENT, Drafter
 from minillm_serve.runner.runner import Runner
 from minillm_serve.runner.speculation import Rule, Speculation
@@ -51,11 +53,20 @@ def load_draft_net(config: EngineConfig, target: ModelSource, model: LlamaModel,
         kind = "a draft head: say method eagle" if head is not None else "a whole model: say method draft_model"
         raise ConfigError(f"speculation with {spec.method}: {spec.model} is {kind}")
     if head is not None:
-        return load_head(head, dummy or Checkpoint(folder), model, model.ops, max_model_len)
+        return load_head(head, dummy or Checkpoint(folder), model, head_method(model.ops), max_model_len)
     source = open_model(folder, dummy=dummy, tokenizer=not config.skip_tokenizer_init)
     _check_same_tokens(spec.model, source, target, max_model_len)
     weights = load_weights(source.checkpoint, source.config, Unquantized(model.ops), dtype, device)
     return DraftModel(LlamaModel(source.config, weights, model.ops, max_model_len))
+
+
+def head_method(ops: Ops) -> LinearMethod:
+    """How a head keeps its layers and LM head: in 8 bits where a compiled CPU kernel reads them, else as the target.
+
+    Rounding changes a few drafts and with them a little of the acceptance, never a text. On the CPU a pass over one
+    token is bound by the bytes of the matrices, and these are half of what bf16 values take.
+    """
+    return Int8(ops) if ops.name == "cpp" else Unquantized(ops)
 
 
 def draft_bytes_per_token(net: DraftNet | None, model: LlamaModel, block_size: int) -> int:
@@ -82,12 +93,12 @@ def build_speculation(
     spec = config.speculative_config
     if spec is None:
         return None
-    drafter, cost = None, 0.0
-    if net is not None:
-        drafter, cost = _drafter(config, spec, net, runner, num_blocks), _cost(net, runner.model)
-    proposer = drafter or _lookup(spec)
-    lengths = DraftLength(spec, config.device, cost)
-    return Speculation(proposer, lengths, runner.batch, drafter, _rule(spec, seams))
+    if net is None:
+        return Speculation(_lookup(spec), DraftLength(spec, config.device), runner.batch, rule=_rule(spec, seams))
+    on_gpu = runner.model.ops.name == "triton"  # a graph there makes a draft of the length that was asked for
+    lengths = DraftLength(spec, config.device, _cost(net, runner.model), stops_early=not on_gpu)
+    drafter = _drafter(config, spec, net, runner, num_blocks, lengths)
+    return Speculation(drafter, lengths, runner.batch, drafter, _rule(spec, seams))
 
 
 def _rule(spec: SpeculativeConfig, seams: Seams) -> Rule:
@@ -117,6 +128,7 @@ def _drafter(
     net: DraftNet,
     runner: Runner,
     num_blocks: int,
+    lengths: DraftLength,
 ) -> Drafter | GPUDrafter:
     dtype, ops, batch = runner.model.weights.dtype, runner.model.ops, runner.batch
     cache = KVCache(net.config, ops, num_blocks, config.block_size, dtype, device=runner.device)
@@ -124,7 +136,7 @@ def _drafter(
     if spec.draft_sample_method == "probabilistic":
         drawing = INDEPENDENT if spec.rejection_sample_method == "standard" else COUPLED
     if ops.name != "triton":
-        return Drafter(net, cache, batch, num_blocks, drawing, dtype)
+        return Drafter(net, cache, batch, num_blocks, drawing, lengths, dtype)
     from minillm_serve.runner.gpu.drafter import GPUDrafter  # triton is there only where it is used
 
     return GPUDrafter(net, cache, batch, runner, spec.num_speculative_tokens, drawing, config.enforce_eager)

@@ -16,10 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from minillm_kernels import Ops
 from minillm_serve.config import ConfigError
 from minillm_serve.model.config import ModelConfig
-from minillm_serve.model.linear import Linear, Unquantized, weight_bytes
+from minillm_serve.model.linear import Linear, LinearMethod, Unquantized, weight_bytes
 from minillm_serve.model.llama import Attention, LlamaModel
 from minillm_serve.model.loader import CheckpointError
 from minillm_serve.model.weights import TensorSource, load_weights
@@ -144,8 +143,14 @@ def read_head_config(folder: str | Path) -> dict[str, Any] | None:
     return raw if ARCHITECTURE in raw.get("architectures", ()) else None
 
 
-def load_head(raw: dict[str, Any], source: HeadSource, target: LlamaModel, ops: Ops, max_model_len: int) -> EagleHead:
-    """raw: what config.json says. Raises ConfigError on a head that was made for another target."""
+def load_head(
+    raw: dict[str, Any], source: HeadSource, target: LlamaModel, method: LinearMethod, max_model_len: int
+) -> EagleHead:
+    """raw: what config.json says. method: makes its layers and LM head; ``fc`` and ``input`` are kept whole, since
+    features have channels a thousand times larger than the rest, beside which 8 bits leave nothing.
+
+    Raises ConfigError on a head that was made for another target.
+    """
     hidden, vocab = target.config.hidden_size, target.config.vocab_size
     try:
         size, aux = int(raw["draft_vocab_size"]), tuple(int(layer) for layer in raw["aux_layers"])
@@ -158,7 +163,8 @@ def load_head(raw: dict[str, Any], source: HeadSource, target: LlamaModel, ops: 
             f"the draft head was made for a target of hidden size {theirs[0]} and {theirs[1]} tokens, with features of "
             f"layers {list(aux)}: this one has {hidden}, {vocab} and {target.config.num_layers} layers"
         )
-    weights, method = target.weights, Unquantized(ops)
+    weights, ops = target.weights, target.ops
+    whole = Unquantized(ops)
     device, dtype = weights.embedding.device, weights.dtype
 
     def read(name: str, *shape: int) -> Tensor:
@@ -174,8 +180,8 @@ def load_head(raw: dict[str, Any], source: HeadSource, target: LlamaModel, ops: 
             ops,
             max_model_len,
         ),
-        method.make(read("fc.weight", hidden, (len(aux) + 1) * hidden), None),
-        method.make(read("input.weight", hidden, 2 * hidden), None),
+        whole.make(read("fc.weight", hidden, (len(aux) + 1) * hidden), None),
+        whole.make(read("input.weight", hidden, 2 * hidden), None),
         (read("embed_norm.weight", hidden), read("feature_norm.weight", hidden)),
         tuple(sorted(aux)),
         token_map,

@@ -19,6 +19,7 @@ from minillm_serve.model.draft_head import DraftNet
 from minillm_serve.runner.batch import PersistentBatch, StepBatch
 from minillm_serve.sample.rejection import probabilities
 from minillm_serve.sample.sampler import sample
+from minillm_serve.spec.length import DraftLength
 
 GREEDY, COUPLED, INDEPENDENT = "greedy", "coupled", "independent"
 OWN_NOISE = 0x5DEECE66D  # sets the drafts' noise apart from the target's
@@ -42,6 +43,49 @@ class _Part:
     drafts: int
 
 
+@dataclass(frozen=True)
+class _Growing:
+    """The requests that still draft, and where all the tokens go that they may yet draft from.
+
+    number: drafts that each has. positions, slots: [most, R] by number, of the draft that is read to make another;
+    tables: [R, blocks].
+    """
+
+    parts: Sequence[_Part]
+    number: int
+    positions: Tensor
+    slots: Tensor
+    tables: Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[_Part], batch: PersistentBatch) -> _Growing:
+        """Before the first draft is made."""
+        rows, size = np.array([part.row for part in parts]), batch.block_size
+        # Behind its last draft a request has no slots: nothing is read there, and the last one stands in.
+        ends = np.array([part.stop + part.drafts - 2 for part in parts])
+        before = np.array([part.stop - 1 for part in parts])
+        positions = np.minimum(before + np.arange(max(part.drafts for part in parts))[:, None], ends)
+        slots = batch.tables[rows, positions // size] * size + positions % size
+        tables = batch.tables[rows, : batch.num_blocks[rows].max()]
+        return cls(parts, 0, _put(positions), _put(slots), _put(tables))
+
+    def next(self) -> _Growing:
+        return replace(self, number=self.number + 1)
+
+    def only(self, kept: Tensor) -> _Growing:
+        """kept: indices among the requests."""
+        parts = [self.parts[place] for place in kept.tolist()]
+        return replace(
+            self, parts=parts, positions=self.positions[:, kept], slots=self.slots[:, kept], tables=self.tables[kept]
+        )
+
+    def step(self, cache: KVCache) -> tuple[Tensor, PagedAttention, Tensor]:
+        """Positions, attention and the indices of all requests, for a pass over the newest draft of each."""
+        count, seq_lens = len(self.parts), [part.stop + self.number for part in self.parts]
+        attention = cache.plan(self.slots[self.number], self.tables, seq_lens, [1] * count)
+        return self.positions[self.number], attention, torch.arange(count)
+
+
 class Drafter:
     """A proposer (see :mod:`minillm_serve.spec.proposer`) that is shown every step of the target.
 
@@ -52,6 +96,9 @@ class Drafter:
     drawing: ``greedy``, the likeliest token; ``coupled``, drawn as the target draws, with the very noise that it will
     use, so that they agree more often (arXiv:2408.07978); ``independent``, drawn with noise of their own: then ``laws``
     tells what from.
+
+    lengths: asked after each draft whether another would pay, with the probability that the network gives the draft
+    where it is the likeliest token.
     """
 
     def __init__(
@@ -61,9 +108,11 @@ class Drafter:
         batch: PersistentBatch,
         num_blocks: int,
         drawing: str,
+        lengths: DraftLength,
         dtype: torch.dtype = torch.float32,
     ):
         self.net, self.kv_cache, self.batch, self.drawing = net, kv_cache, batch, drawing
+        self.lengths = lengths
         self.aux_layers = net.aux_layers
         self.laws: dict[int, Tensor] = {}  # request id -> [drafts, vocab] probabilities that its drafts were drawn from
         self._read_up_to: dict[int, int] = {}
@@ -119,7 +168,7 @@ class Drafter:
         logits, state = self.net.first(_put(ids), _put(positions), attention, _put(last), before)
         for part in parts:
             self._read_up_to[part.rid] = part.stop
-        return self._go_on([parts[place] for place in drafting], logits, state)
+        return self._go_on([parts[place] for place in drafting], logits, state) if drafting else {}
 
     def _parts(self, limits: Mapping[int, int]) -> list[_Part]:
         batch, step, parts = self.batch, self._step, []
@@ -189,43 +238,54 @@ class Drafter:
             self._last_at[part.row] = part.computed - 1
 
     def _go_on(self, parts: Sequence[_Part], logits: Tensor, state: Tensor) -> dict[int, tuple[int, ...]]:
-        """Each token from the one before, until every request has as many as it may."""
+        """Each token from the one before, until every request has as many as it may, or as pay."""
         drafts: dict[int, list[int]] = {part.rid: [] for part in parts}
         laws: dict[int, list[Tensor]] = {part.rid: [] for part in parts}
-        ids = np.zeros(0, np.int64)
-        for number in range(max((part.drafts for part in parts), default=0)):
-            if number:
-                going = [place for place, part in enumerate(parts) if part.drafts > number]
-                parts, ids, state = [parts[place] for place in going], ids[going], state[_put(going)]
-                rows = np.array([part.row for part in parts])
-                positions = np.array([part.stop - 1 + number for part in parts])
-                attention = self._attention(rows, rows, positions, (positions + 1).tolist(), [1] * len(parts))
-                every = _put(np.arange(len(parts)))
-                logits, state = self.net.further(_put(ids), _put(positions), attention, every, state)
-            ids, law = self._draw(logits, parts, number)
-            for place, part in enumerate(parts):
-                drafts[part.rid].append(int(ids[place]))
+        chains, growing = self.lengths.chains(), _Growing.of(parts, self.batch)
+        while True:
+            parts = growing.parts
+            ids, law, confidences = self._draw(logits, parts, growing.number, chains is not None)
+            for place, (part, token) in enumerate(zip(parts, ids.tolist(), strict=True)):
+                drafts[part.rid].append(token)
                 if law is not None:
                     laws[part.rid].append(law[place])
+            growing = growing.next()
+            going = [part.drafts > growing.number for part in parts]
+            if chains is not None:
+                worth, going = chains.grown([part.rid for part in parts], going, confidences)
+                for part, stays in zip(parts, worth, strict=True):
+                    if not stays:
+                        drafts[part.rid].pop()
+            if not any(going):
+                break
+            if not all(going):
+                kept = _put(np.flatnonzero(going))
+                growing, ids, state = growing.only(kept), ids[kept], state[kept]
+            positions, attention, every = growing.step(self.kv_cache)
+            logits, state = self.net.further(ids, positions, attention, every, state)
         self.laws = {rid: torch.stack(rows) for rid, rows in laws.items() if rows}
-        return {rid: tuple(tokens) for rid, tokens in drafts.items()}
+        return {rid: tuple(tokens) for rid, tokens in drafts.items() if tokens}
 
-    def _draw(self, logits: Tensor, parts: Sequence[_Part], number: int) -> tuple[NDArray[np.int64], Tensor | None]:
-        """logits: [R, D] -> target ids [R], and what they were drawn from, [R, vocab], where that is wanted."""
+    def _draw(
+        self, logits: Tensor, parts: Sequence[_Part], number: int, confident: bool
+    ) -> tuple[Tensor, Tensor | None, list[float] | None]:
+        """logits: [R, D] -> target ids [R]; what they were drawn from, [R, vocab], where that is wanted; and, of the
+        likeliest tokens, their probabilities, if ``confident``."""
         state, rows = self.batch.sampling, np.array([part.row for part in parts])
         token_map = self.net.token_map
         if self.drawing == GREEDY or (self.drawing == COUPLED and not state.temperature[rows].any()):
-            ids = logits.argmax(-1)
-            return (ids if token_map is None else token_map[ids]).numpy(), None
+            ids = self.kv_cache.ops.argmax(logits)
+            confidences = torch.softmax(logits.float(), -1).amax(-1).tolist() if confident else None
+            return ids if token_map is None else token_map[ids], None, confidences
         whole = logits.float()
         if token_map is not None:
             whole = whole.new_full((len(logits), self.net.config.vocab_size), float("-inf"))
             whole[:, token_map] = logits.float()
         settings = state.settings(rows, np.array([part.stop + number for part in parts]))
         if self.drawing == COUPLED:
-            return sample(whole, settings).numpy(), None
+            return sample(whole, settings), None, None
         settings = replace(settings, seeds=settings.seeds ^ OWN_NOISE)
-        return sample(whole, settings).numpy(), probabilities(whole, settings)
+        return sample(whole, settings), probabilities(whole, settings), None
 
 
 def _put(values: NDArray | Sequence[int]) -> Tensor:

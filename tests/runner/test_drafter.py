@@ -6,15 +6,20 @@ a prompt read in chunks, a preemption, and drafts of which some fell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
 import torch
 from tiny_drafts import noisy_copy, tiny_head
+from torch import Tensor
 
+from minillm_kernels import resolve
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.attention.backends import KVCache
+from minillm_serve.engine import speculation
+from minillm_serve.model.linear import Unquantized
 from minillm_serve.model.llama import LlamaModel, Taps
 from minillm_serve.runner.runner import Runner
 
@@ -24,6 +29,7 @@ ENGINES = {
     "small blocks": {"num_kv_blocks": 400, "block_size": 4},
     "preemption": {"num_kv_blocks": 24, "block_size": 4},
 }
+Made = tuple[list[int], tuple[int, ...]]  # a text, and the drafts that were made of it
 SPOKEN = list(range(3, 500, 3))
 
 
@@ -77,9 +83,59 @@ def test_drafts_equal_those_of_the_whole_text(tiny_model_dir, tmp_path, method, 
         folder, by_hand = noisy_copy(tiny_model_dir, tmp_path / "noisy"), model_by_hand
     config = {"method": method, "model": str(folder), "num_speculative_tokens": 3, "dynamic": False}
     llm = LLM(tiny_model_dir, speculative_config=config, **ENGINES[engine])
-    runner = llm.core.runner
+    made = watched(llm.core.runner)
+    shared, prompts, params = requests()
+    llm.generate(shared, SamplingParams(temperature=0, max_tokens=8))
+    outputs = llm.generate(prompts, params)
+    assert (llm.stats().num_preemptions > 0) == (engine == "preemption")
+    assert engine != "small blocks" or any(output.num_cached_tokens for output in outputs)
+    assert len(made) > 100
+    check(llm.core.runner, made, by_hand)
+
+
+class AtRandom:
+    """Stops each chain of drafts somewhere, now and then without its newest token."""
+
+    def __init__(self) -> None:
+        self.random, self.counts = Random(6), Counter()
+
+    def chains(self) -> AtRandom:
+        return self
+
+    def grown(self, rids, may, confidences):
+        assert all(0 < confidence <= 1 for confidence in confidences)
+        worth = [self.random.random() < 0.9 for _ in rids]
+        for rid, stays in zip(rids, worth, strict=True):
+            self.counts[rid] += stays
+        return worth, [a and b and self.random.random() < 0.8 for a, b in zip(worth, may, strict=True)]
+
+
+@pytest.mark.parametrize("method", ["eagle", "draft_model"])
+def test_drafts_that_end_early_are_the_beginnings_of_longer_ones(tiny_model_dir, tmp_path, method):
+    """Some requests stop, the others go on; and what is said is what is said without drafts."""
+    if method == "eagle":
+        folder, by_hand = tiny_head(tiny_model_dir, tmp_path / "head", SPOKEN, aux_layers=(0, 1)), head_by_hand
+    else:
+        folder, by_hand = noisy_copy(tiny_model_dir, tmp_path / "noisy"), model_by_hand
+    config = {"method": method, "model": str(folder), "num_speculative_tokens": 5, "dynamic": False}
+    llm = LLM(tiny_model_dir, speculative_config=config, num_kv_blocks=400, block_size=4)
+    rule = llm.core.runner.speculation.proposer.lengths = AtRandom()
+    made = watched(llm.core.runner)
+    _, prompts, params = requests()
+    plain = LLM(tiny_model_dir, num_kv_blocks=400)
+    told, expected = (
+        [output.outputs[0].token_ids for output in each.generate(prompts, params)] for each in (llm, plain)
+    )
+    assert told == expected
+    assert {len(drafts) for _, drafts in made} == {1, 2, 3, 4, 5}
+    assert sum(len(drafts) for _, drafts in made) == rule.counts.total()
+    check(llm.core.runner, made, by_hand)
+
+
+def watched(runner: Runner) -> list[Made]:
+    """What the runner's drafter will have made, and of what texts."""
     drafter, batch = runner.speculation.proposer, runner.batch
-    made: list[tuple[list[int], tuple[int, ...]]] = []
+    made: list[Made] = []
     propose = drafter.propose
 
     def remember(limits):
@@ -90,15 +146,47 @@ def test_drafts_equal_those_of_the_whole_text(tiny_model_dir, tmp_path, method, 
         return drafts
 
     drafter.propose = remember
+    return made
+
+
+def requests() -> tuple[list[int], list[list[int]], list[SamplingParams]]:
+    """A text, prompts that begin as it does, and how to go on with them."""
     rng = Random(3)
     shared = [rng.randrange(3, 500) for _ in range(21)]
     prompts = [shared[: rng.randrange(1, 21)] + [rng.randrange(3, 500)] * rng.randrange(9) for _ in range(12)]
-    params = [SamplingParams(temperature=i % 2, seed=i, max_tokens=20, ignore_eos=True) for i in range(12)]
-    llm.generate(shared, SamplingParams(temperature=0, max_tokens=8))
-    outputs = llm.generate(prompts, params)
-    assert (llm.stats().num_preemptions > 0) == (engine == "preemption")
-    assert engine != "small blocks" or any(output.num_cached_tokens for output in outputs)
-    assert len(made) > 100
+    return (
+        shared,
+        prompts,
+        [SamplingParams(temperature=i % 2, seed=i, max_tokens=20, ignore_eos=True) for i in range(12)],
+    )
+
+
+@torch.inference_mode()
+def check(runner: Runner, made: list[Made], by_hand: Callable[[Runner, Sequence[int], int], list[int]]) -> None:
+    for text, drafts in Random(4).sample(made, min(len(made), 60)):
+        assert list(drafts) == by_hand(runner, text, len(drafts)), f"after {len(text)} tokens"
+
+
+@pytest.mark.skipif(resolve("auto").name != "cpp", reason="only the C++ kernels read 8-bit heads")
+def test_a_head_in_8_bits_bears_features_that_stick_out(tiny_model_dir, tmp_path, monkeypatch):
+    """Some channels of a residual stream are a thousand times larger than the rest."""
+    folder = tiny_head(tiny_model_dir, tmp_path / "head", SPOKEN)
+    config = {"method": "eagle", "model": str(folder), "num_speculative_tokens": 3}
+
+    def logits() -> Tensor:
+        net = LLM(tiny_model_dir, speculative_config=config, num_kv_blocks=8).core.runner.speculation.reader.net
+        sizes.append(net.step_bytes)
+        ids = torch.randint(500, (40,), generator=torch.Generator().manual_seed(1))
+        features = torch.randn(40, 2 * net.config.hidden_size, generator=torch.Generator().manual_seed(2))
+        features[:, 5] *= 1000
+        every = torch.arange(40)
+        attention = contiguous(KVCache(net.config, net.layers.ops, 4, 16, torch.float32), 0, 40)
+        return net.first(ids, every, attention, every, features)[0]
+
+    sizes: list[int] = []
     with torch.inference_mode():
-        for text, drafts in rng.sample(made, 60):
-            assert list(drafts) == by_hand(runner, text, len(drafts)), f"after {len(text)} tokens"
+        rounded = logits()
+        monkeypatch.setattr(speculation, "head_method", Unquantized)
+        whole = logits()
+    assert sizes[0] < 0.6 * sizes[1]
+    assert 0 < (rounded - whole).norm() < 0.03 * whole.norm()
