@@ -86,9 +86,10 @@ class SpeculativeConfig:
 
     Drafting. method: ``ngram`` (prompt lookup), ``suffix`` (counts of all texts), ``draft_model`` (a smaller model) or
     ``eagle`` (a head on the target's hidden states); None: ``ngram`` or ``suffix`` where ``model`` says so, else
-    ``draft_model``. model: folder of the draft model or head. num_speculative_tokens: drafts of one request in one
-    step, at most; None: with ``suffix`` its tree depth. draft_sample_method: a draft model takes its likeliest token
-    (``greedy``) or draws one (``probabilistic``).
+    ``draft_model``. model: folder of the draft model or head; with ``eagle``, a known model's name is the head that
+    comes with this package. num_speculative_tokens: drafts of one request in one step, at most; None: with ``suffix``
+    its tree depth. draft_sample_method: a draft model takes its likeliest token (``greedy``) or draws one
+    (``probabilistic``).
 
     Length. num_speculative_tokens_per_batch_size: ``(first, last, tokens)`` for batches of ``first`` to ``last``
     requests; a gap, and all above, take the tokens of the range before. dynamic: shorten drafts by how many of them

@@ -37,7 +37,7 @@ def describe_environment(threads: int, dtype: str) -> dict[str, Any]:
         "threads": threads,
         "dtype": dtype,
         "memory_gib": memory_gib(),
-        "os": f"{platform.system()} {platform.release()} ({platform.machine()})",
+        "os": f"{platform.system()} {platform.release().partition('-')[0]} ({platform.machine()})",
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "git_commit": git_commit(),

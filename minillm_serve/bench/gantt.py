@@ -15,7 +15,7 @@ from minillm_serve.engine.trace import TraceError, duration, read_trace
 
 KINDS = {
     "prefill": ("prefill (prompt tokens)", svg.VERMILLION),
-    "decode": ("decode (one token)", svg.BLUE),
+    "decode": ("decode (one token and its drafts)", svg.BLUE),
     "recompute": ("recompute after preemption", svg.PURPLE),
 }
 CACHED = ("prefix hit (found in the cache)", svg.GREEN)

@@ -23,7 +23,7 @@ from minillm_serve.bench.session import write_json
 from minillm_serve.bench.spec_run import Ask, Contender, compare
 from minillm_serve.bench.spec_tables import print_spec
 from minillm_serve.config import ConfigError
-from minillm_serve.model.store import DEFAULT_MODEL, resolve_model, weights_name
+from minillm_serve.model.store import DEFAULT_MODEL, resolve_model, shipped_head, weights_name
 from minillm_serve.params import SamplingParams, StructuredOutputsParams
 from minillm_serve.speculative import METHODS, SpeculativeConfig, read_keys, speculative_config
 
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ngram": {"num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4},
     "suffix": {},
     "draft_model": {"num_speculative_tokens": 4},
-    "eagle": {"num_speculative_tokens": 4},
+    "eagle": {"num_speculative_tokens": 6},
 }
 
 
@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags on ``parser``."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="known model name or local folder (%(default)s)")
     parser.add_argument("--method", default="ngram,suffix", help=f"by comma, of {', '.join(METHODS)} (%(default)s)")
-    parser.add_argument("--draft-model", metavar="DIR", help="draft model or head, for draft_model and eagle")
+    parser.add_argument(
+        "--draft-model", metavar="DIR", help="draft model or head, for draft_model and eagle (eagle: the one we ship)"
+    )
     parser.add_argument("--speculative-config", default="{}", metavar="JSON", help="further keys, for every method")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine (%(default)s)")
     parser.add_argument("--max-tokens", type=int, default=128, help="new tokens of an answer at most (%(default)s)")
@@ -136,7 +138,9 @@ def _check(args: argparse.Namespace) -> tuple[dict[str, SpeculativeConfig], list
         raise ConfigError(f"--method takes {', '.join(METHODS)}, got {', '.join(unknown)}")
     if args.draft_model is not None and not set(methods) & set(WITH_MODEL):
         raise ConfigError("--draft-model is for the methods draft_model and eagle, and --method names neither")
-    if args.draft_model is None and (lacking := [method for method in methods if method in WITH_MODEL]):
+    own = args.model if args.draft_model is None and shipped_head(args.model) else None
+    drafts = {"draft_model": args.draft_model, "eagle": args.draft_model or own}
+    if lacking := [method for method in methods if method in WITH_MODEL and drafts[method] is None]:
         raise ConfigError(f"--method {lacking[0]} needs --draft-model DIR")
     try:
         batches = [int(text) for text in args.batch.split(",") if text]
@@ -145,12 +149,11 @@ def _check(args: argparse.Namespace) -> tuple[dict[str, SpeculativeConfig], list
     if any(not 1 <= count <= len(PROMPTS) for count in batches) or len(set(batches)) < len(batches):
         raise ConfigError(f"--batch takes different numbers from 1 to {len(PROMPTS)}, got {args.batch}")
     further = read_keys(args.speculative_config)
-    if own := sorted({"method", "model", "dynamic"} & further.keys()):
-        raise ConfigError(f"--speculative-config: {own[0]} is what this benchmark sets: leave it out")
-    model = {"model": args.draft_model}
+    if ours := sorted({"method", "model", "dynamic"} & further.keys()):
+        raise ConfigError(f"--speculative-config: {ours[0]} is what this benchmark sets: leave it out")
     return {
         method: speculative_config(
-            {"method": method} | DEFAULTS[method] | (model if method in WITH_MODEL else {}) | further
+            {"method": method} | DEFAULTS[method] | ({"model": drafts[method]} if method in drafts else {}) | further
         )
         for method in methods
     }, batches

@@ -17,7 +17,7 @@ from minillm_serve.model.linear import LinearMethod, Unquantized
 from minillm_serve.model.llama import LlamaModel
 from minillm_serve.model.loader import Checkpoint
 from minillm_serve.model.source import ModelSource, open_model
-from minillm_serve.model.store import resolve_model
+from minillm_serve.model.store import resolve_model, shipped_head
 from minillm_serve.model.weights import load_weights
 from minillm_serve.quant.int8 import Int8
 from minillm_serve.runner.drafter import COUPLED, GREEDY, INDEPENDENT, Drafter
@@ -34,8 +34,6 @@ from minillm_serve.speculative import SpeculativeConfig
 if TYPE_CHECKING:
     from minillm_serve.runner.gpu.drafter import GPUDrafter
 
-SHIPPED = Path(__file__).parent.parent / "drafts"  # heads that travel with the package, by the name of their target
-
 
 def load_draft_net(config: EngineConfig, target: ModelSource, model: LlamaModel, max_model_len: int) -> DraftNet | None:
     """The small network that drafts, where the method has one. Raises :class:`ConfigError` on one that does not fit."""
@@ -46,8 +44,8 @@ def load_draft_net(config: EngineConfig, target: ModelSource, model: LlamaModel,
         raise ConfigError(f"speculation with {spec.method} keeps a KV cache: attention_backend must be paged, got none")
     device, dtype = model.weights.embedding.device, model.weights.dtype
     dummy = DummyCheckpoint(device, dtype) if config.load_format == "dummy" else None
-    shipped = SHIPPED / Path(spec.model).name
-    folder = shipped if not Path(spec.model).exists() and shipped.is_dir() else resolve_model(spec.model)
+    folder = shipped_head(spec.model) if spec.method == "eagle" else None
+    folder = folder or resolve_model(spec.model)
     head = read_head_config(folder) if Path(folder).is_dir() else None
     if (head is not None) != (spec.method == "eagle"):
         kind = "a draft head: say method eagle" if head is not None else "a whole model: say method draft_model"

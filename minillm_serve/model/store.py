@@ -15,6 +15,7 @@ from minillm_serve.config import ConfigError
 
 SOURCE_FILE = "minillm_source.json"
 DEFAULT_MODEL = "smollm2-135m"
+SHIPPED_HEADS = Path(__file__).parent.parent / "drafts"  # draft heads that travel with the package, by their target
 
 
 class ModelStoreError(ConfigError):
@@ -117,6 +118,12 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     if path.is_file():
         raise ModelStoreError(f"{path} is a file; expected a Hugging Face folder, a .gguf file or one of: {names}")
     raise ModelStoreError(f"no model {text!r}: expected one of: {names}; a local Hugging Face folder; or a .gguf file")
+
+
+def shipped_head(target: str) -> Path | None:
+    """The folder of the draft head that travels with this package for a known model; None where there is none."""
+    folder = SHIPPED_HEADS / target
+    return folder if target in KNOWN_MODELS and folder.is_dir() else None
 
 
 def weights_name(folder: str | os.PathLike[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,17 @@ class Reader(Protocol):
     """What a proposer has besides, if it is fed by the model's steps (:class:`minillm_serve.runner.drafter.Drafter`).
 
     aux_layers: see DraftNet; None: it wants no features. laws: request id -> [drafts, vocab] probabilities of what it
-    drew with noise of its own; empty where it did not. made: its last drafts, waited for, by request: what it proposed
-    may have been ids of -1 - i, for the i-th that the device has and the host has not.
+    drew with noise of its own; empty where it did not.
     """
 
     aux_layers: tuple[int, ...] | None
     laws: Mapping[int, Tensor]
 
     def observe(self, batch: StepBatch, features: Tensor | None) -> None: ...
+
+
+class DeviceReader(Reader, Protocol):
+    """One whose drafts stay on the device: it proposes ids of -1 - i, for the i-th. made: the ids, waited for."""
 
     def made(self) -> dict[int, tuple[int, ...]]: ...
 
@@ -80,7 +83,7 @@ class Speculation:
         """Put the ids of drafts that only the device knew into a finished step's batch. Returns them, by request."""
         if not _unseen(batch.drafts.values()):
             return {}
-        made = self.reader.made()
+        made = cast(DeviceReader, self.reader).made()
         batch.drafts.update({index: made[batch.rids[index]][: len(own)] for index, own in batch.drafts.items()})
         return {batch.rids[index]: own for index, own in batch.drafts.items()}
 
@@ -106,13 +109,13 @@ class Speculation:
         limits = self._limits(going)  # asked in every step, so that what happens every so many steps does
         if not propose:
             limits = {}
-        if not limits and self.reader is None:
+        if not limits and (self.reader is None or self.lengths.resting):
             return result
         drafts = self.proposer.propose(limits)
         self._laws = {} if self.reader is None else dict(self.reader.laws)
         state, row_of = self.batch.sampling, self.batch.row_of
         if _unseen(drafts.values()) and (self.rule.verify or any(row_of(rid) in state.constraints for rid in drafts)):
-            drafts = self.reader.made()  # the host has a say in them
+            drafts = cast(DeviceReader, self.reader).made()  # the host has a say in them
         allowed = {rid: tuple(state.allowed(row_of(rid), tokens)) for rid, tokens in drafts.items()}
         return replace(result, drafts={rid: tokens for rid, tokens in allowed.items() if tokens})
 

@@ -64,6 +64,9 @@ class DraftLength:
     takes for one more token of all drafts, in steps over one token. stops_early: the proposer asks its :meth:`chains`
     whether to go on, so that a length is only what it may not exceed.
 
+    resting: the batch of the last step fills the machine, and no acceptance rate would pay in it: a network that drafts
+    need not even read what it says. Drafts come back when the batch gets smaller.
+
     Without ``config.dynamic`` every request drafts ``config.draft_tokens(batch size)``; with it, never more than that.
     """
 
@@ -86,6 +89,7 @@ class DraftLength:
         self._all = Acceptance()
         self._of: dict[int, Acceptance] = {}
         self._step = 0
+        self.resting = False
         self._batch, self._speed = 0, 0.0  # requests of the step that lengths are for, and its tokens per time
         self._of_confidence = [Acceptance() for _ in range(CONFIDENCE_BINS)]
         self._confidences: dict[int, list[float]] = {}  # of the drafts that each request made last
@@ -120,14 +124,16 @@ class DraftLength:
             self._step = step
         most = self._config.draft_tokens(len(rids))
         if not self._config.dynamic or most == 0 or not rids:
+            self.resting = False
             return dict.fromkeys(rids, most)
         lengths, speed = self._best(np.array(self.rates(rids)), most)
+        hopeful = self._pays(HOPEFUL, len(rids))
         if not peek:
-            self._batch, self._speed = len(rids), speed
+            self._batch, self._speed, self.resting = len(rids), speed, not hopeful and not any(lengths)
         if self._stops_early:
             lengths = [most if length else 0 for length in lengths]
         # All in one step: what a draft costs the whole batch is then paid once.
-        if step % PROBE_EVERY == 0 and self._pays(HOPEFUL, len(rids)):
+        if step % PROBE_EVERY == 0 and hopeful:
             lengths = [max(1, length) for length in lengths]
         return dict(zip(rids, lengths, strict=True))
 

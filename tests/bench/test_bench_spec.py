@@ -73,7 +73,7 @@ def test_answers_that_differ_are_told_and_the_status_is_1(tiny_model_dir, tmp_pa
     ("flags", "message"),
     [
         (["--method", "ngram,magic"], "--method takes"),
-        (["--method", "eagle"], "eagle needs --draft-model"),
+        (["--method", "draft_model"], "draft_model needs --draft-model"),
         (["--draft-model", "x"], "names neither"),
         (["--batch", "0"], "--batch takes different numbers"),
         (["--batch", "2,2"], "--batch takes different numbers"),

@@ -22,6 +22,7 @@ from minillm_serve.engine import speculation
 from minillm_serve.model.linear import Unquantized
 from minillm_serve.model.llama import LlamaModel, Taps
 from minillm_serve.runner.runner import Runner
+from minillm_serve.spec import length
 
 ENGINES = {
     "one batch": {"num_kv_blocks": 400},
@@ -190,3 +191,27 @@ def test_a_head_in_8_bits_bears_features_that_stick_out(tiny_model_dir, tmp_path
         whole = logits()
     assert sizes[0] < 0.6 * sizes[1]
     assert 0 < (rounded - whole).norm() < 0.03 * whole.norm()
+
+
+@pytest.mark.parametrize("method", ["eagle", "draft_model"])
+def test_a_network_that_rests_reads_nothing_and_drafts_again_afterwards(tiny_model_dir, tmp_path, monkeypatch, method):
+    """Three requests fill the machine; the one that is left has drafts again, and every text is the plain one."""
+    monkeypatch.setitem(length.STEP_COSTS, "cpu", length.StepCosts(free=2, slope=2.0))
+    monkeypatch.setattr(speculation, "_cost", lambda net, model: 0.1)
+    head = tiny_head(tiny_model_dir, tmp_path / "head", SPOKEN) if method == "eagle" else None
+    model = head or noisy_copy(tiny_model_dir, tmp_path / "noisy")
+    config = {"method": method, "model": str(model), "num_speculative_tokens": 3}
+    llm = LLM(tiny_model_dir, speculative_config=config, num_kv_blocks=400)
+    drafter, asked = llm.core.runner.speculation.proposer, []
+    propose = drafter.propose
+    monkeypatch.setattr(drafter, "propose", lambda limits: asked.append(limits) or propose(limits))
+    steps: list[tuple[int, int, int]] = []
+    llm.core.on_step = lambda stats: steps.append((stats.new_tokens, len(asked), len(stats.drafts)))
+    params = [SamplingParams(temperature=0, max_tokens=count, ignore_eos=True) for count in (8, 8, 40)]
+    prompts = [[5, 6, 7], [9, 10, 11], [12, 13]]
+    got = llm.generate(prompts, params)
+    plain = LLM(tiny_model_dir, num_kv_blocks=400).generate(prompts, params)
+    assert [one.outputs[0].token_ids for one in got] == [one.outputs[0].token_ids for one in plain]
+    together = [asked_so_far for new, asked_so_far, _ in steps if new == 3]
+    assert len(together) == 8 and set(together) == {0}
+    assert sum(drafts for *_, drafts in steps) > 3

@@ -26,6 +26,7 @@ def taught(length: DraftLength, rid: int, drafted: int, accepted: int, times: in
 def speed(rates: list[float], lengths: tuple[int, ...], costs: StepCosts, draft_cost: float) -> float:
     """Expected tokens per time, as the formulas say it."""
     tokens = sum(sum(rate**i for i in range(k + 1)) for rate, k in zip(rates, lengths, strict=True))
+
     computed = len(rates) + sum(lengths)
     return tokens / (1 + costs.slope * max(0, computed - costs.free) + draft_cost * max(lengths))
 
@@ -159,3 +160,37 @@ def test_peeking_tells_what_comes_and_takes_no_step():
         assert length.lengths([3], peek=True) == told == length.lengths([3])
         drafted += told[3]
     assert drafted == 4
+
+
+def test_a_network_rests_while_the_batch_fills_the_machine():
+    """Nothing is drafted, probed or read; with fewer requests it drafts again, of what was known of them."""
+    costs = StepCosts(free=2, slope=1.0)
+    length = make(draft_cost=0.1, costs=costs)
+    rids = list(range(8))
+    for _ in range(3 * PROBE_EVERY):
+        assert not any(length.lengths(rids).values())
+        assert length.resting
+    assert length.lengths([0])[0] > 0
+    assert not length.resting
+    length.lengths([])
+    assert not length.resting, "nobody fills a machine with prompts alone"
+
+
+def test_a_request_alone_never_rests():
+    """However seldom its drafts stood: it is probed."""
+    length = make(draft_cost=0.1)
+    taught(length, 0, drafted=3, accepted=0)
+    seen = []
+    for _ in range(2 * PROBE_EVERY):
+        seen.append(length.lengths([0])[0])
+        assert not length.resting
+    assert sorted(set(seen)) == [0, 1]
+
+
+def test_what_was_learnt_can_be_forgotten():
+    length, fresh = make(draft_cost=0.1), make(draft_cost=0.1)
+    taught(length, 0, drafted=3, accepted=0)
+    length.lengths([0])
+    length.forget()
+    assert length.acceptance(0) == fresh.acceptance(0)
+    assert [length.lengths([0]) for _ in range(20)] == [fresh.lengths([0]) for _ in range(20)]
