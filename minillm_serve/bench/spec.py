@@ -34,7 +34,7 @@ SUITES = ("chat", "copy")
 LENGTHS = {"dynamic": True, "fixed": False}
 WITH_MODEL = ("draft_model", "eagle")
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "ngram": {"num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4},
+    "ngram": {"num_speculative_tokens": 8, "prompt_lookup_min": 2, "prompt_lookup_max": 4},
     "suffix": {},
     "draft_model": {"num_speculative_tokens": 4},
     "eagle": {"num_speculative_tokens": 6},
