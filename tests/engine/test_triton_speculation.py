@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from one_layer import PROMPTS, finish, start, triton_core, truth
+from one_layer import PROMPTS, answers, finish, start, triton_core, truth
 from tiny_drafts import noisy_copy, tiny_head
 
 from minillm_serve import LLM
@@ -118,7 +118,7 @@ def test_a_step_that_only_verifies_replays_the_decode_graph(one_layer_dir: Path,
 def test_the_host_plans_before_it_knows_the_drafts_and_the_trace_names_them(
     one_layer_dir: Path, drafting: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Also beside prompt chunks, where no graph is replayed, and for a request that ends while its drafts are made."""
+    """Also for requests that are preempted, and for one that ends while its drafts are made."""
     settings = {"speculative_config": drafting["draft_model"], "trace_file": tmp_path / "trace.json"}
     core = triton_core(one_layer_dir, **settings, **TIGHT)
     plans: list[StepPlan] = []
@@ -129,13 +129,44 @@ def test_the_host_plans_before_it_knows_the_drafts_and_the_trace_names_them(
     assert got == truth(one_layer_dir, PROMPTS[:3], **asked)
     named = [ids for plan in plans for ids in plan.drafts.values()]
     assert {ids for ids in named} <= {(-2,), (-2, -3), (-2, -3, -4)}
-    assert any(plan.drafts and plan.total_tokens > sum(1 + len(own) for own in plan.drafts.values()) for plan in plans)
     trace = json.loads(json.dumps(core.trace.content()))
     assert verify(trace) == len(trace["steps"])
     strip = [(int(rid), entry) for rid, row in draft_strip(trace).items() for entry in row if entry.drafts]
     assert len(strip) == len(named)
     for rid, entry in strip:
         assert entry.drafts == drafts.made[rid, entry.first][: len(entry.drafts)]
+
+
+def test_drafts_that_nobody_has_seen_beside_a_prompt(one_layer_dir: Path, drafting: dict[str, Any]) -> None:
+    """No graph is replayed there: the ids are looked up by plain launches."""
+    core = triton_core(one_layer_dir, speculative_config=drafting["draft_model"])
+    plans: list[StepPlan] = []
+    submit = core.runner.submit
+    core.runner.submit = lambda plan: plans.append(plan) or submit(plan)
+    asked, done, drafts = {"temperature": 0, "max_tokens": 12}, {}, Drafts(core)
+    rids = []
+    for prompt in PROMPTS[:3]:
+        rids += start(core, [prompt], **asked)
+        for _ in range(2):
+            done |= {output.rid: answers(output) for output in core.step() if output.finished}
+    done |= finish(core)
+    assert [done[rid] for rid in rids] == truth(one_layer_dir, PROMPTS[:3], **asked)
+    beside = [plan for plan in plans if plan.drafts and plan.new_requests]
+    assert any(len(own) > 1 and own[0] < 0 for plan in beside for own in plan.drafts.values())
+    assert drafts.accepted
+
+
+def test_padding_of_a_draft_graph_is_nobodys_draft(one_layer_dir: Path, drafting: dict[str, Any]) -> None:
+    """Three requests in a graph for four."""
+    core = triton_core(one_layer_dir, speculative_config=drafting["draft_model"])
+    sizes = []
+    for graphs in core.runner.speculation.proposer.graphs:
+        size_for = graphs.size_for
+        graphs.size_for = lambda count, size_for=size_for: sizes.append((count, size_for(count))) or sizes[-1][1]
+    asked = {"temperature": 0, "max_tokens": 12}
+    got, drafts = run(core, PROMPTS[:3], **asked)
+    assert got == truth(one_layer_dir, PROMPTS[:3], **asked)
+    assert (3, 4) in sizes and drafts.accepted
 
 
 def test_drafts_that_the_host_has_a_say_in_are_waited_for(one_layer_dir: Path, drafting: dict[str, Any]) -> None:
