@@ -145,6 +145,8 @@ def test_500_prompts_with_random_features(tiny_model_dir, method):
 class InTurns:
     """Draft lengths that come and go: seven steps with drafts, seven without, in which the engine may run ahead."""
 
+    resting = False
+
     def __init__(self, most: int):
         self.most, self.step = most, 0
 
