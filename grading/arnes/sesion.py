@@ -7,26 +7,32 @@ import json
 import os
 import secrets
 import selectors
-import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import minilab.planos
 import minilab.servidor_simulado
-from minilab.casos import Case, Reply, respond_with
+from minilab.casos import Case, Reply, StudentError, respond_with
 from minilab.planos import NotPlainValue, to_plain
-from minilab_grading.arnes.aislamiento import Isolation
+from minilab_grading.arnes.aislamiento import NONE, Isolation, NoIsolation, session_folder
+from minilab_grading.arnes.vigilante import Watchdog, kill_tree
 
 WORKER = Path(__file__).with_name("trabajador.py")
-CALL_S = 20.0
+PROGRAM = (WORKER, Path(minilab.planos.__file__), Path(minilab.servidor_simulado.__file__))
+START_S, CALL_S, SESSION_S = 30.0, 10.0, 90.0
 REPLY_MAX = 1 << 20
-LIMITS = {"RLIMIT_CPU": 30, "RLIMIT_AS": 2 << 30, "RLIMIT_FSIZE": 1 << 20, "RLIMIT_CORE": 0}
+LIMITS = {
+    "RLIMIT_CPU": 60,
+    "RLIMIT_AS": 2 << 30,
+    "RLIMIT_NPROC": 32,
+    "RLIMIT_NOFILE": 64,
+    "RLIMIT_FSIZE": 1 << 20,
+    "RLIMIT_CORE": 0,
+    "RLIMIT_MSGQUEUE": 0,
+}
 
 
 class WorkerDied(RuntimeError):
@@ -34,72 +40,112 @@ class WorkerDied(RuntimeError):
 
 
 class Session:
-    """One worker process with the student's cells loaded. Use as a context manager.
+    """One worker with the student's cells loaded. Use as a context manager, from one thread.
 
-    Every wait is bounded by ``call_s`` wall-clock seconds and every reply by 1 MiB; on either limit the whole
-    process group is killed and :class:`WorkerDied` is raised.
+    A call may take ``call_s`` seconds of real time, all calls together ``session_s`` seconds of waiting on the worker,
+    a reply 1 MiB, and all its processes 1.5 GiB of memory. Past a limit the worker is killed; that call and every later
+    one raise :class:`WorkerDied`. Entering raises ``NoIsolation`` where the worker does not start.
     """
 
-    def __init__(self, isolation: Isolation, call_s: float = CALL_S):
-        self._isolation, self._call_s = isolation, call_s
-        self._pending = b""
+    def __init__(self, isolation: Isolation, call_s: float = CALL_S, session_s: float = SESSION_S):
+        self._isolation, self._call_s, self._session_s = isolation, call_s, session_s
+        self._pending, self._end, self._handles = b"", "", 0
+        self._left = START_S
 
     def __enter__(self) -> Session:
-        self._folder = Path(tempfile.mkdtemp(prefix="arnes-"))
-        for file in (WORKER, minilab.planos.__file__, minilab.servidor_simulado.__file__):
-            shutil.copy(file, self._folder)
-        command = [*self._isolation.command, sys.executable, "-I", str(self._folder / WORKER.name)]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder,
-            env=self._environment(),
-            start_new_session=True,
-            bufsize=0,
-        )
-        os.set_blocking(self._process.stdin.fileno(), False)
-        os.set_blocking(self._process.stdout.fileno(), False)
+        with contextlib.ExitStack() as stack:
+            self._folder = stack.enter_context(session_folder(PROGRAM))
+            launch = self._isolation.launch(self._folder, WORKER.name)
+            self._process = subprocess.Popen(
+                launch.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=launch.cwd,
+                env=launch.environment,
+                start_new_session=True,
+                bufsize=0,
+            )
+            stack.callback(self._close)
+            os.set_blocking(self._process.stdin.fileno(), False)
+            os.set_blocking(self._process.stdout.fileno(), False)
+            self._watchdog = Watchdog(self._roots)
+            try:
+                self._ask({"op": "hola"}, START_S)
+            except WorkerDied as error:
+                raise NoIsolation(f"El proceso aislado ({self._isolation.level}) no arrancó: {error}.") from error
+            self._left = self._session_s
+            self._watchdog.start()
+            stack.callback(self._watchdog.stop)
+            self._stack = stack.pop_all()
         return self
 
-    def _environment(self) -> dict[str, str]:
-        """Nothing of the grader's environment goes in; PATH is what the sandbox commands need."""
-        fixed = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self._folder), "LANG": "C.UTF-8"}
-        return {**fixed, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._stack.close()
+
+    def _close(self) -> None:
+        kill_tree(self._roots())
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             pipe.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def load(self, sources: list[tuple[str, str]]) -> Reply:
+    def _roots(self) -> list[int]:
+        """The processes that everything of this worker descends from; a container has another parent."""
+        with contextlib.suppress(OSError, ValueError):
+            return [int((self._folder / "pid").read_text()), self._process.pid]
+        return [self._process.pid]
+
+    def load(self, sources: Sequence[tuple[str, str]]) -> Reply:
         """Run the cells (name, source) in order in one namespace."""
-        return self._ask({"op": "carga", "fuentes": sources, "limites": LIMITS}, None)
+        limits = dict(LIMITS)
+        if self._isolation.level == NONE:
+            del limits["RLIMIT_NPROC"]  # without a user namespace it counts every process of the grader's user
+        return self._ask({"op": "carga", "fuentes": list(sources), "limites": limits})
 
     def call(self, function: str, case: Case) -> Reply:
         """Call the student's function with the case's arguments; a client case talks to the simulated server here."""
+        command = {"op": "llama", "funcion": function, "args": list(case.args)}
+        if case.scripts is None:
+            return self._ask(command)
         groups: list = []
-        mode = "normal" if case.scripts is None else "cliente"
-        command = {"op": "llama", "funcion": function, "args": list(case.args), "modo": mode}
-        reply = self._ask(command, respond_with(case, groups))
+        reply = self._ask({**command, "op": "cliente"}, respond=respond_with(case, groups))
         return Reply(reply.value, reply.error, reply.message, tuple(groups))
 
-    def _ask(self, command: dict[str, Any], respond: Callable[[list], list] | None) -> Reply:
-        deadline, nonce = time.monotonic() + self._call_s, secrets.token_hex(8)
+    def remote(self) -> SessionRemote:
+        return SessionRemote(self)
+
+    def new(self, cls: str, args: Sequence[Any]) -> tuple[int, Reply]:
+        """Make an instance; this end counts the handles."""
+        self._handles += 1
+        return self._handles, self._ask({"op": "crea", "objeto": self._handles, "clase": cls, "args": list(args)})
+
+    def run(self, handle: int, calls: Sequence[tuple[str, Sequence[Any]]]) -> Reply:
+        """Several methods of an instance; the value is a list with one value each."""
+        reply = self._ask({"op": "metodos", "objeto": handle, "llamadas": [[m, list(args)] for m, args in calls]})
+        if not reply.error and (type(reply.value) is not list or len(reply.value) != len(calls)):
+            self._kill("el proceso rompió el protocolo")
+        return reply
+
+    def _ask(
+        self, command: dict[str, Any], limit_s: float | None = None, respond: Callable[[list], list] | None = None
+    ) -> Reply:
+        if self._end:
+            raise WorkerDied(self._end)
+        deadline, nonce = time.monotonic() + (limit_s or self._call_s), secrets.token_hex(8)
         self._write({"n": nonce, **command}, deadline)
         while True:
             message = self._read(deadline)
             if message.get("n") != nonce:
-                raise WorkerDied("el proceso respondió fuera de turno")
-            if "llegan" not in message:
-                return _reply(message)
-            if respond is None or not _are_bodies(message["llegan"]):
-                raise WorkerDied("el proceso rompió el protocolo")
-            self._write({"n": nonce, "guiones": respond(message["llegan"])}, deadline)
+                self._kill("el proceso respondió fuera de turno")
+            try:
+                if "llegan" not in message:
+                    return _reply(message)
+                bodies = to_plain(message["llegan"])
+            except NotPlainValue:
+                bodies = None
+            if respond is None or not _are_bodies(bodies):
+                self._kill("el proceso rompió el protocolo")
+            self._write({"n": nonce, "guiones": respond(bodies)}, deadline)
 
     def _write(self, message: dict[str, Any], deadline: float) -> None:
         data = memoryview((json.dumps(message) + "\n").encode())
@@ -109,41 +155,84 @@ class Session:
                 data = data[os.write(self._process.stdin.fileno(), data) :]
             except BlockingIOError:
                 continue
-            except BrokenPipeError as error:
-                raise WorkerDied("el proceso terminó antes de tiempo") from error
+            except BrokenPipeError:
+                self._kill("el proceso terminó antes de tiempo")
 
     def _read(self, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._pending:
             self._wait(self._process.stdout, selectors.EVENT_READ, deadline)
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
-                raise WorkerDied("el proceso terminó antes de tiempo")
+                self._kill("el proceso terminó antes de tiempo")
             self._pending += chunk
             if len(self._pending) > REPLY_MAX:
-                raise WorkerDied("la respuesta es demasiado grande")
+                self._kill("la respuesta es demasiado grande")
         line, _, self._pending = self._pending.partition(b"\n")
         try:
             message = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise WorkerDied("el proceso rompió el protocolo") from error
+        except (ValueError, RecursionError):
+            message = None
         if not isinstance(message, dict):
-            raise WorkerDied("el proceso rompió el protocolo")
+            self._kill("el proceso rompió el protocolo")
         return message
 
     def _wait(self, pipe: Any, event: int, deadline: float) -> None:
+        began = time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, event)
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise WorkerDied(f"no respondió en {self._call_s:.0f} s")
+            ready = selector.select(max(0.0, min(deadline - began, self._left)))
+        self._left -= time.monotonic() - began
+        if self._left <= 0:
+            self._kill(f"agotó los {self._session_s:.0f} s de esta comprobación")
+        if not ready:
+            self._kill(f"no respondió en {self._call_s:.0f} s")
+
+    def _kill(self, reason: str) -> None:
+        """End the worker; the watchdog's reason, where it has one, is the cause of what was seen here."""
+        self._end = self._watchdog.reason or reason
+        kill_tree(self._roots())
+        raise WorkerDied(self._end)
+
+
+class SessionRemote:
+    """:class:`minilab.casos.Remote` on a session."""
+
+    def __init__(self, session: Session):
+        self._session = session
+
+    def new(self, cls: str, *args: Any) -> int:
+        handle, reply = self._session.new(cls, args)
+        _value(reply)
+        return handle
+
+    def call(self, handle: int, method: str, *args: Any) -> Any:
+        return self.run(handle, [(method, args)])[0]
+
+    def run(self, handle: int, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        return _value(self._session.run(handle, calls))
+
+    def function(self, name: str, *args: Any) -> Any:
+        return _value(self._session.call(name, Case(name=name, args=args, hint="")))
+
+
+def _value(reply: Reply) -> Any:
+    if reply.error:
+        raise StudentError(reply.error, reply.message)
+    return reply.value
 
 
 def _reply(message: dict[str, Any]) -> Reply:
     if error := message.get("error"):
-        return Reply(error=str(error)[:80], message=str(message.get("mensaje", ""))[:300])
+        return Reply(error=_text(error, 80), message=_text(message.get("mensaje", ""), 300))
     try:
         return Reply(value=to_plain(message.get("valor")))
     except NotPlainValue as error:
         return Reply(error="TypeError", message=str(error))
+
+
+def _text(value: Any, limit: int) -> str:
+    """At most ``limit`` characters that any file can hold."""
+    return value[:limit].encode(errors="replace").decode() if type(value) is str else "?"
 
 
 def _are_bodies(value: Any) -> bool:

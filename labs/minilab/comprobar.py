@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilab.asincrono import corre
-from minilab.casos import Case, Check, Reply, Result, judge_case, respond_with
+from minilab.casos import Case, Check, Reply, Result, judge_case, play_case, respond_with
 from minilab.planos import NotPlainValue, to_plain
 from minilab.publicas import CHECKS
+from minilab.remoto import LocalRemote, namespace_of
 from minilab.servidor_simulado import SimulatedServer
 
 
@@ -31,11 +32,11 @@ class CheckPassed:
 
 
 def comprobar(name: str, function: Callable[..., Any]) -> CheckPassed:
-    """Run the public cases of ``name`` on ``function``. Raises :class:`CheckFailed` with what to fix."""
+    """Run the public cases of ``name`` on ``function``, or on a class. Raises :class:`CheckFailed` with what to fix."""
     if name not in CHECKS:
         raise CheckFailed(f"No existe la comprobación «{name}». Las que hay: {', '.join(CHECKS)}.")
     check = CHECKS[name]
-    results = [judge_case(case, _call(case, function)) for case in check.cases]
+    results = [_result(case, function) for case in check.cases]
     if all(r.passed for r in results):
         return CheckPassed(f"✔ {name}: {len(results)} de {len(results)} comprobaciones públicas superadas.")
     raise CheckFailed(_report(check, results))
@@ -47,12 +48,20 @@ def _report(check: Check, results: list[Result]) -> str:
     passed = sum(r.passed for r in results)
     lines = [f"✘ {check.name}: {passed} de {len(results)} comprobaciones públicas superadas."]
     for r in results:
-        if r.passed:
-            lines.append(f"  ✔ {r.name}")
-        else:
-            lines += [f"  ✘ {r.name}", f"      esperaba: {r.expected}", f"      obtuve:   {r.got}"]
+        lines.append(f"  {'✔' if r.passed else '✘'} {r.name}" + (f" ({r.note})" if r.note else ""))
+        if not r.passed:
+            if r.got:
+                lines += [f"      esperaba: {r.expected}", f"      obtuve:   {r.got}"]
+            else:
+                lines.append(f"      ocurrió:  {r.expected}")
             lines.append(f"      pista:    {r.hint}")
     return "\n".join(lines)
+
+
+def _result(case: Case, function: Callable[..., Any]) -> Result:
+    if case.play is not None:
+        return play_case(case, LocalRemote(namespace_of(function)))
+    return judge_case(case, _call(case, function))
 
 
 def _call(case: Case, function: Callable[..., Any]) -> Reply:
@@ -66,5 +75,5 @@ def _call(case: Case, function: Callable[..., Any]) -> Reply:
         return Reply(value=to_plain(value), groups=tuple(groups))
     except NotPlainValue as error:
         return Reply(error="TypeError", message=str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Reply(error=type(error).__name__, message=str(error))

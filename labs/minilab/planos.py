@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 MAX_DEPTH = 32
+MAX_BITS = 64
 
 
 class NotPlainValue(TypeError):
@@ -16,21 +17,32 @@ def to_plain(value: Any, depth: int = 0) -> Any:
     """Convert to JSON-like values by exact type, so that no method of a student's class decides a comparison.
 
     Tuples become lists; NumPy and torch scalars (anything outside builtins with ``item()``) become Python numbers.
-    Raises :class:`NotPlainValue`.
+    What a JSON file cannot hold, or arithmetic on it would raise, is refused: inf and nan, integers of more than 64
+    bits, strings with half a character. Raises :class:`NotPlainValue`.
     """
     if depth > MAX_DEPTH:
         raise NotPlainValue(f"el valor anida más de {MAX_DEPTH} niveles")
     if value is None or type(value) in (bool, int, float, str):
-        return value
+        return _sound(value)
     if type(value) in (list, tuple):
         return [to_plain(v, depth + 1) for v in value]
     if type(value) is dict:
         if not all(type(key) is str for key in value):
             raise NotPlainValue("las claves de un diccionario deben ser cadenas")
-        return {key: to_plain(v, depth + 1) for key, v in value.items()}
+        return {_sound(key): to_plain(v, depth + 1) for key, v in value.items()}
     if type(value).__module__.split(".")[0] in ("numpy", "torch") and getattr(value, "ndim", None) == 0:
         return to_plain(value.item(), depth + 1)
     raise NotPlainValue(f"devolviste un objeto de tipo {type(value).__name__}; se espera un valor simple de Python")
+
+
+def _sound(value: bool | int | float | str | None) -> bool | int | float | str | None:
+    if type(value) is float and not math.isfinite(value):
+        raise NotPlainValue(f"devolviste {value}; se espera un número finito")
+    if type(value) is int and value.bit_length() > MAX_BITS:
+        raise NotPlainValue(f"devolviste un entero de más de {MAX_BITS} bits")
+    if type(value) is str and any("\ud800" <= c <= "\udfff" for c in value):
+        raise NotPlainValue("devolviste una cadena con medio carácter (un sustituto de UTF-16 suelto)")
+    return value
 
 
 def equal(expected: Any, got: Any, tolerance: float = 1e-9) -> bool:
