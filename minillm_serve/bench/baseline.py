@@ -29,8 +29,11 @@ class PipelineBaseline:
         self.tokenizer = tokenizer
         self.pipeline = pipeline("text-generation", model=network, tokenizer=tokenizer)
         # Without an EOS id nothing stops early and nothing is masked: the same work as the server's ignore_eos.
-        network.generation_config.eos_token_id = None
-        network.generation_config.pad_token_id = tokenizer.pad_token_id
+        # Some releases of transformers give the pipeline a copy of the model's settings.
+        for settings in (network.generation_config, getattr(self.pipeline, "generation_config", None)):
+            if settings is not None:
+                settings.eos_token_id = None
+                settings.pad_token_id = tokenizer.pad_token_id
 
     def generate(self, conversations: list[Conversation], max_tokens: int, batch_size: int) -> tuple[int, float]:
         """Answer the conversations; returns (new tokens, seconds), detokenising included."""

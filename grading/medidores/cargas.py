@@ -1,0 +1,63 @@
+"""What the meters ask for: prompts that nobody has seen, made for one run each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from minilab.reglas import Limits, Request
+
+LIMITS = Limits(max_requests=16, max_tokens=256, num_blocks=128, block_size=16)
+# Fewer places than requests, and answers of very different lengths: waiting for the longest of a batch then costs.
+COUNTED_LIMITS = Limits(max_requests=8, max_tokens=256, num_blocks=64, block_size=16)
+COUNTED_REQUESTS = 32
+TOPICS = (
+    "why the sea is salty", "how bread is baked", "what a compass does", "how bridges stand", "why leaves fall",
+    "how a bicycle keeps its balance", "what clouds are made of", "how clocks keep time", "why ice floats",
+    "how letters travel", "what a lighthouse is for", "how bees find flowers", "why the moon changes its shape",
+)  # fmt: skip
+WORDS = (
+    "river", "stone", "lamp", "window", "paper", "forest", "garden", "metal", "bridge", "candle", "summer",
+    "winter", "music", "table", "orange", "silver", "cotton", "harbour", "valley", "mirror", "basket", "thunder",
+    "feather", "engine", "village", "market", "needle", "copper",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chats:
+    """One run on the real clock. texts: user messages, all different from the first token of the user's turn on.
+
+    sample: indices that the baseline answers one by one: one of each length, so its speed is that of the whole.
+    """
+
+    texts: tuple[str, ...]
+    sample: tuple[int, ...]
+    max_new: int
+
+    @property
+    def conversations(self) -> list[list[dict[str, str]]]:
+        return [[{"role": "user", "content": text}] for text in self.texts]
+
+
+def chats(rng: Random, each: int = 5, lengths: Sequence[int] = (0, 12, 26), max_new: int = 9) -> Chats:
+    """``each`` messages of every length (extra words), shuffled, behind a nonce of their own."""
+    kinds = [kind for kind in range(len(lengths)) for _ in range(each)]
+    rng.shuffle(kinds)
+    texts = tuple(_text(rng, lengths[kind]) for kind in kinds)
+    return Chats(texts, tuple(kinds.index(kind) for kind in range(len(lengths))), max_new)
+
+
+def _text(rng: Random, words: int) -> str:
+    extra = f" Use these words: {' '.join(rng.choices(WORDS, k=words))}." if words else ""
+    return f"{rng.randrange(10**5, 10**6)}. Explain {rng.choice(TOPICS)}.{extra}"
+
+
+def counted_requests(rng: Random, vocabulary: int) -> list[Request]:
+    """Requests of token ids for the counted clock: one answer in four is long."""
+    shapes = [(rng.randint(6, 40), 24 if i % 4 == 0 else 6) for i in range(COUNTED_REQUESTS)]
+    rng.shuffle(shapes)
+    return [
+        Request(ident, 0.0, tuple(rng.randrange(3, vocabulary) for _ in range(prompt)), max_new)
+        for ident, (prompt, max_new) in enumerate(shapes)
+    ]
