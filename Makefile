@@ -48,7 +48,7 @@ env: python ## set up the virtual environment .venv only
 	@"$(PYTHON)" -I minillm_serve/setup_env.py
 
 clean: ## remove what builds and runs have written (reports, caches)
-	@rm -rf reports build dist slides/build grading/trabajo .pytest_cache .hypothesis .ruff_cache
+	@rm -rf reports build dist slides/build .pytest_cache .hypothesis .ruff_cache
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.git/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environment too (the model stays in the user's cache)

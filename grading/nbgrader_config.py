@@ -1,12 +1,13 @@
 """nbgrader's configuration for this course. ``c`` and ``get_config`` are provided by traitlets.
 
-The course folder is ``MINILAB_CURSO``, or ``trabajo/`` beside this file.
+The course folder is ``MINILAB_CURSO``, or the folder where nbgrader was started. Each course has its own
+``nbgrader_config.py`` that loads this one.
 """
 
 import os
 from pathlib import Path
 
-from nbconvert.preprocessors import ClearMetadataPreprocessor, CSSHTMLHeaderPreprocessor
+from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -19,12 +20,23 @@ from nbgrader.preprocessors import (
 )
 
 from minilab.plantilla import CODE_STUB, TEXT_STUB
-from minilab_grading.preprocesadores import EjecutarTolerante, InyectaNotas, NotasParaLeer, RestauraCeldas
+from minilab_grading.curso.carpeta import COURSE_ID
+from minilab_grading.curso.plazos import PenalizaRetraso
+from minilab_grading.preprocesadores import (
+    EjecutarTolerante,
+    InyectaNotas,
+    LimpiaMarcado,
+    NotasParaLeer,
+    PaginaDeRetro,
+    ReconstruyeEntrega,
+    RestauraCeldas,
+)
+from minilab_grading.retroalimentacion import NotaEnLaPagina
 
 c = get_config()  # noqa: F821
 
-c.CourseDirectory.course_id = "serving-llm"
-c.CourseDirectory.root = os.environ.get("MINILAB_CURSO", str(Path(__file__).resolve().parent / "trabajo"))
+c.CourseDirectory.course_id = COURSE_ID
+c.CourseDirectory.root = os.environ.get("MINILAB_CURSO", os.getcwd())
 
 # The stubs are frozen with the first release: see minilab.plantilla.
 c.ClearSolutions.code_stub = CODE_STUB
@@ -43,6 +55,7 @@ c.IgnorePattern.pattern = r"(?i)warning|aviso|NNPACK|TCP without encryption"
 
 c.Autograde.sanitize_preprocessors = [
     ClearOutput,
+    ReconstruyeEntrega,
     DeduplicateIds,
     OverwriteKernelspec,
     RestauraCeldas,
@@ -59,6 +72,13 @@ c.Autograde.autograde_preprocessors = [
     CheckCellMetadata,
 ]
 
-c.GenerateFeedback.preprocessors = [NotasParaLeer, CSSHTMLHeaderPreprocessor]
-c.HTMLExporter.template_name = "retro_es"
-c.HTMLExporter.extra_template_basedirs = [str(Path(__file__).resolve().parent / "plantillas")]
+c.AssignLatePenalties.plugin_class = PenalizaRetraso
+
+# formgrader uses HTMLExporter with a template of its own, in the browser of who grades.
+c.HTMLExporter.preprocessors = [LimpiaMarcado]
+
+c.GenerateFeedback.preprocessors = [NotasParaLeer, NotaEnLaPagina]
+c.GenerateFeedback.exporter_class = PaginaDeRetro
+c.PaginaDeRetro.preprocessors = []
+c.PaginaDeRetro.template_name = "retro_es"
+c.PaginaDeRetro.extra_template_basedirs = [str(Path(__file__).resolve().parent / "plantillas")]

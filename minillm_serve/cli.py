@@ -28,7 +28,7 @@ LAZY = {
 }
 EXTRAS = {
     "compare": ("transformers", "openai", "jsonschema", "matplotlib"),
-    "course": ("jupyterlab", "ipywidgets", "nbgrader", "jupytext", "nbclient"),
+    "course": ("jupyterlab", "ipywidgets", "nbgrader", "jupytext", "nbclient", "jsonschema", "filelock", "bleach"),
     "triton": ("triton",),
     "test": ("pytest", "pytest-xdist", "hypothesis", "ruff", "httpx"),
 }

@@ -86,15 +86,21 @@ class LoadError(RuntimeError):
 
 
 def grade_untimed(
-    notebook: NotebookNode, name: str, seed: int, hidden: Sequence[Path] = (), allow_unisolated: bool = False
+    notebook: NotebookNode,
+    name: str,
+    seed: int,
+    hidden: Sequence[Path] = (),
+    allow_unisolated: bool = False,
+    isolation: Isolation | None = None,
 ) -> Grading:
     """Grade the ordinary checks of ``notebook``, an instance of the lab called ``name``, with the cases of ``seed``.
 
     The others are marked as not measured yet. hidden: more folders that the student's code must not see (the course
-    root). Raises ``NoIsolation`` and, for a lab without hidden cases, KeyError.
+    root). isolation: the one that was chosen for them before (None: it is chosen, and tried, here). Raises
+    ``NoIsolation`` and, for a lab without hidden cases, KeyError.
     """
     prelude, imports, checks = cases_of(name, seed)
-    isolation = choose_isolation([*teacher_folders(), *hidden], allow_unisolated)
+    isolation = isolation or choose_isolation([*teacher_folders(), *hidden], allow_unisolated)
     marks = {}
     for grade_id, check in checks.items():
         if check.level:

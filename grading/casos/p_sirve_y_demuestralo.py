@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from minilab.casos import Case, Check
+from minilab.casos import Case, Check, Outcome, Remote
 from minilab.jueces import body_judge, client_judge, prediction_judge
 from minilab.servidor_simulado import script_of
+from minilab_grading.casos.mascara import mask_check
+from minilab_grading.casos.planificador import planificador_check
+from minilab_grading.casos.reloj_real import real_clock_check
+from minilab_grading.casos.trampa import trap_case
+from minilab_grading.casos.vllm import vllm_check
 from minillm_serve.bench.prompts import GUIDED_MAX_TOKENS
 
 # What the notebook's preparation cell offers to the solution cells, without the engine.
@@ -23,7 +29,11 @@ def checks(seed: int) -> dict[str, Check]:
         "prueba_percentil": Check("percentil", "percentil", ("percentil",), _percentile(rng)),
         "prueba_resume": Check("resume", "resume", ("percentil", "resume"), _summary(rng)),
         "prueba_cliente": Check("cliente", "lanza_todas", ("cliente",), _client(rng)),
-        "prueba_cuerpo_json": Check("cuerpo_json", "cuerpo_json", ("cuerpo_json",), _body(rng)),
+        "prueba_planificador": planificador_check(seed),
+        "prueba_reloj_real": real_clock_check(seed),
+        "prueba_vllm": vllm_check(seed),
+        "prueba_mascara": mask_check(seed),
+        "prueba_cuerpo_json": Check("cuerpo_json", "cuerpo_json", ("cuerpo_json",), (*_body(rng), trap_case(seed))),
         "prueba_es_valida": Check("es_valida", "es_valida", ("es_valida",), _validity(rng)),
         "prueba_veredicto": Check("veredicto", "veredicto", ("veredicto",), _verdict(rng)),
     }
@@ -134,6 +144,7 @@ def _body(rng: Random) -> tuple[Case, ...]:
 
 
 def _validity(rng: Random) -> tuple[Case, ...]:
+    """Each fault beside a sound twin: a verdict that never changes is right about none of the pairs."""
     schema = {
         "type": "object",
         "properties": {"n": {"type": "number"}, "tag": {"enum": ["a", "ñ"]}},
@@ -141,21 +152,34 @@ def _validity(rng: Random) -> tuple[Case, ...]:
         "additionalProperties": False,
     }
     number = rng.randrange(1000)
-    texts = {
-        "objeto mínimo": (f'{{"n": {number}}}', "stop", True),
-        "con saltos de línea": (f'{{\n  "n": {number},\n  "tag": "ñ"\n}}', "stop", True),
-        "cortada por el límite": (f'{{"n": {number}}}', "length", False),
-        "a medias": (f'{{"n": {number}', "stop", False),
-        "vacía": ("", "stop", False),
-        "valla de código": (f'```json\n{{"n": {number}}}\n```', "stop", False),
-        "dos objetos": (f'{{"n": {number}}} {{"n": 1}}', "stop", False),
-        "constante que no es JSON": ('{"n": NaN}', "stop", False),
-        "tipo equivocado": (f'{{"n": "{number}"}}', "stop", False),
-        "propiedad de más": (f'{{"n": {number}, "x": 1}}', "stop", False),
-        "falta una propiedad": ('{"tag": "a"}', "stop", False),
+    twins = (f'{{"n": {number}}}', f'{{\n  "n": {number},\n  "tag": "ñ"\n}}')
+    faults = {
+        "cortada por el límite": (twins[0], "length"),
+        "a medias": (f'{{"n": {number}', "stop"),
+        "vacía": ("", "stop"),
+        "valla de código": (f"```json\n{twins[0]}\n```", "stop"),
+        "dos objetos": (f'{twins[0]} {{"n": 1}}', "stop"),
+        "constante que no es JSON": ('{"n": NaN}', "stop"),
+        "tipo equivocado": (f'{{"n": "{number}"}}', "stop"),
+        "propiedad de más": (f'{{"n": {number}, "x": 1}}', "stop"),
+        "falta una propiedad": ('{"tag": "a"}', "stop"),
     }
     hint = "Los tres requisitos a la vez: terminó sola, todo el texto es JSON estricto y cumple el esquema."
-    return tuple(Case(name=n, args=(t, schema, finish), expected=v, hint=hint) for n, (t, finish, v) in texts.items())
+    return tuple(
+        Case(name=name, args=(text,), play=_tells_apart(twins[i % 2], text, finish, schema), hint=hint)
+        for i, (name, (text, finish)) in enumerate(faults.items())
+    )
+
+
+def _tells_apart(sound: str, text: str, finish: str, schema: dict[str, Any]) -> Callable[[Remote], Outcome]:
+    def play(remote: Remote) -> Outcome:
+        if remote.function("es_valida", sound, schema, "stop") is not True:
+            return Outcome("True para una respuesta válida")
+        if remote.function("es_valida", text, schema, finish) is not False:
+            return Outcome("False para una respuesta con este defecto")
+        return Outcome()
+
+    return play
 
 
 def _verdict(rng: Random) -> tuple[Case, ...]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import nbformat
 
-from minilab_grading.arnes.calificar import Grading, Meter, grade_timed
+from minilab_grading.arnes.aislamiento import choose_isolation
+from minilab_grading.arnes.calificar import Grading, Meter, all_missed, grade_timed, teacher_folders
 from minilab_grading.casos import cases_of
 from minilab_grading.curso import CycleError
 from minilab_grading.curso.calificacion import maxima_of
@@ -66,9 +67,10 @@ def regrade(
     if not released.is_file():
         raise CycleError(f"Falta {released}. Genérala otra vez: minilab-grading generar {assignment}")
     seed = seed_of(root, old["alumno"], assignment, old["arnes"]["version_casos"])
+    isolation = choose_isolation([*teacher_folders(), root], allow_unisolated)
     with tempfile.TemporaryDirectory(prefix="recalificar-") as folder:
         (Path(folder) / BYTES).write_bytes(_handed_in(old, root))
-        job = Job(Path(folder), released, assignment, seed, "", root, old["aislamiento"], allow_unisolated)
+        job = Job(Path(folder), released, assignment, seed, "", root, isolation, allow_unisolated)
         verdict = grade_attempt(job)
         grading = verdict.grading
         if not verdict.problem:
@@ -100,9 +102,12 @@ def _handed_in(record: Record, root: Path) -> bytes:
 
 
 def _judge_measures(job: Job, old: Record, grading: Grading, meters: Mapping[str, Meter]) -> Grading:
-    """The timed checks, from what was measured then. One that was never measured says so again."""
+    """The timed checks, from what was measured then. One that was never measured says why again."""
     _, _, checks = cases_of(job.assignment, job.seed)
-    recorded = {c["id"]: c["medidas"] for c in old["pruebas"] if c["id"] in checks and c["medidas"] is not None}
+    timed = [c for c in old["pruebas"] if c["id"] in checks and checks[c["id"]].level]
+    recorded = {c["id"]: c["medidas"] for c in timed if c["medidas"] is not None}
+    unmeasured = {c["id"]: all_missed(checks[c["id"]], c["aviso"]) for c in timed if c["medidas"] is None}
+    grading = replace(grading, checks=grading.checks | unmeasured)
     if not recorded:
         return grading
     levels = {checks[name].level for name in recorded}
@@ -112,7 +117,8 @@ def _judge_measures(job: Job, old: Record, grading: Grading, meters: Mapping[str
     used = {level: meters[level] for level in levels}
     notebook = nbformat.read(job.folder / REBUILT, 4)
     with_measures = replace(grading, checks=marks)
-    return grade_timed(notebook, job.assignment, job.seed, with_measures, used, [job.root], job.allow_unisolated)
+    judged = grade_timed(notebook, job.assignment, job.seed, with_measures, used, [job.root], job.allow_unisolated)
+    return replace(judged, checks=judged.checks | unmeasured)
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

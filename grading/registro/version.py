@@ -98,11 +98,19 @@ def _modules(package: str) -> list[str]:
 
 
 def _file(name: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    """Found by its path below the package's folder: nothing that is only hashed is imported."""
+    top, *rest = name.split(".")
+    folder = _package_folder(top).joinpath(*rest)
+    return next((p for p in (folder / "__init__.py", folder.with_suffix(".py")) if p.is_file()), None)
+
+
+@lru_cache
+def _package_folder(top: str) -> Path:
+    """Raises ModuleNotFoundError for a package that is not installed."""
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(top)
+    return Path(spec.origin).parent
 
 
 def _imports(path: Path) -> list[str]:

@@ -10,15 +10,22 @@
 # |---|---|
 # | calcular p50 y p95 sin engañarte | `percentil` |
 # | separar throughput y TTFT (tiempo hasta el primer token) | `resume` |
+# | planificar por iteración con memoria paginada | `planificador`, `reloj_real` |
 # | escribir un cliente concurrente con `openai` | `cliente` |
 # | pedir JSON garantizado y comprobarlo con rigor | `cuerpo_json`, `es_valida` |
+# | garantizarlo tú, con una máscara de tokens | `mascara` |
+# | servir el mismo trabajo con vLLM | `vllm` |
 # | defender un «≥ 5×» nombrando la base | `veredicto`, `explica` |
 #
 # **Criterio de aceptación:** al menos **5 veces** el throughput de la `pipeline` de Hugging Face con los prompts **de
 # uno en uno**, y **100 %** de respuestas JSON válidas. Al lado se informa siempre la razón contra la misma `pipeline`
 # con todos los prompts en un solo lote.
 #
-# **Tiempo:** 180 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 240 minutos. **Puntos:** 100 (90 automáticos y 10 que lee tu docente).
+#
+# **Cómo se corrige.** Aquí ves las comprobaciones **públicas**. Al corregir se usan otras que no ves, con otros datos
+# para cada persona. Todo lo que necesite una solución va en su celda, o en celdas tuyas con funciones y clases: lo que
+# una celda añadida *ejecute* no cuenta.
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.
@@ -103,7 +110,7 @@ def mi_prediccion():
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "prueba_prediccion", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "prueba_prediccion", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 comprobar("prediccion", mi_prediccion)
 
 # %% [markdown]
@@ -151,7 +158,7 @@ def percentil(valores, p):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "prueba_percentil", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "prueba_percentil", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 comprobar("percentil", percentil)
 
 # %% [markdown]
@@ -180,11 +187,215 @@ def resume(peticiones):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "prueba_resume", "locked": true, "points": 15, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "prueba_resume", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 comprobar("resume", resume)
 
 # %% [markdown]
-# ### 3.4 Levanta el servidor
+# ### 3.4 El planificador, tuyo
+#
+# Escribe la pieza que decide en cada paso quién avanza. El modelo **no está en tu proceso**: tú dices qué se calcula y
+# en qué bloques de memoria; quien corrige tiene el modelo y el reloj, y te devuelve los tokens. Así nadie puede
+# inventarse ni la respuesta ni la velocidad.
+#
+# Un turno tiene tres llamadas:
+#
+# | Método | Recibe o devuelve |
+# |---|---|
+# | `llega(id, prompt, max_nuevos)` | una petición nueva; `prompt` es una lista de ids de token |
+# | `paso()` | el lote: `[{"id": 7, "desde": 12, "tokens": [5, 9], "bloques": [3, 8]}]`; `[]` si no hay nada que hacer |
+# | `recibe(salidas)` | `[{"id": 7, "token": 41, "fin": False}]`; con `fin` la petición ha terminado |
+#
+# Cada elemento del lote calcula los tokens de la petición (prompt y generados) a partir de la posición `desde`, y los
+# guarda en sus `bloques`: la posición `p` vive en el bloque `bloques[p // tam_bloque]`. Cuando un elemento llega al
+# último token conocido, el modelo da el siguiente.
+#
+# Un prompt puede ser más largo que `max_tokens`: se calcula por trozos, en varios pasos. A `recibe` se la llama después de
+# cada lote que no esté vacío, aunque la lista de salidas lo esté.
+#
+# Las reglas, que se comprueban en cada paso:
+#
+# - como mucho `max_peticiones` elementos y `max_tokens` tokens por lote; una petición aparece una sola vez;
+# - lo anterior a `desde` ya está calculado en esos bloques: si otra petición los ha pisado, no vale;
+# - nadie escribe en un bloque que otra petición del lote usa. **Compartir** un bloque lleno con el mismo prefijo sí vale,
+#   y ahorra memoria y cálculo: una petición puede empezar con `desde > 0`;
+# - si falta memoria, espera, o quita bloques a la última que entró y vuelve a calcularla más tarde desde el principio.
+#
+# **El criterio:** al menos 5 veces el throughput de atender las peticiones de una en una, en cinco cargas distintas
+# (cortas, largas, mezcladas, una ráfaga y muchas con el mismo prefijo), con el mismo texto, sin perder bloques y sin que
+# nadie espere sin fin. El reloj es **virtual**: cada paso cuesta `a + b · tokens nuevos + c · tokens leídos`, con
+# coeficientes medidos en una GPU. Después tu mismo planificador mueve el modelo real con un reloj de verdad.
+
+
+# %% nbgrader={"grade": false, "grade_id": "planificador", "locked": false, "schema_version": 3, "solution": true, "task": false}
+class Bloques:
+    """El reparto de la memoria: qué bloques están libres, cuántas peticiones usan cada uno y qué prefijo guardan."""
+
+    def __init__(self, cuantos, tam):
+        self.tam = tam
+        self.libres = list(range(cuantos))
+        self.usos = [0] * cuantos
+        self.prefijo_de = {}
+        self.bloque_de = {}
+
+    def toma(self, cuantos):
+        """Quita de los libres ese número de bloques y los devuelve; lo que guardaban deja de valer."""
+        ### BEGIN SOLUTION
+        tomados, self.libres = self.libres[:cuantos], self.libres[cuantos:]
+        for bloque in tomados:
+            self.usos[bloque] = 1
+            self.bloque_de.pop(self.prefijo_de.pop(bloque, None), None)
+        return tomados
+        ### END SOLUTION
+
+    def suelta(self, bloques):
+        """Una petición deja sus bloques; el que ya no usa nadie vuelve a los libres con lo que guarda."""
+        ### BEGIN SOLUTION
+        for bloque in reversed(bloques):
+            self.usos[bloque] -= 1
+            if self.usos[bloque] == 0:
+                self.libres.append(bloque)
+        ### END SOLUTION
+
+    def anota(self, tokens, bloques):
+        """Apunta qué prefijo guarda cada bloque lleno; tokens son los ya calculados."""
+        ### BEGIN SOLUTION
+        for i in range(len(tokens) // self.tam):
+            prefijo = tuple(tokens[: (i + 1) * self.tam])
+            if bloques[i] not in self.prefijo_de and prefijo not in self.bloque_de:
+                self.prefijo_de[bloques[i]] = prefijo
+                self.bloque_de[prefijo] = bloques[i]
+        ### END SOLUTION
+
+    def busca(self, tokens):
+        """Los bloques que ya guardan el principio de tokens; siempre deja al menos un token por calcular."""
+        ### BEGIN SOLUTION
+        hallados = []
+        for fin in range(self.tam, len(tokens), self.tam):
+            bloque = self.bloque_de.get(tuple(tokens[:fin]))
+            if bloque is None:
+                break
+            hallados.append(bloque)
+        return hallados
+        ### END SOLUTION
+
+    def comparte(self, bloques):
+        """Suma una petición a esos bloques."""
+        ### BEGIN SOLUTION
+        for bloque in bloques:
+            if self.usos[bloque] == 0:
+                self.libres.remove(bloque)
+            self.usos[bloque] += 1
+        ### END SOLUTION
+
+
+class Planificador:
+    """Batching continuo con memoria por bloques: en cada paso decide quién avanza y con qué bloques."""
+
+    def __init__(self, limites):
+        """limites: max_peticiones, max_tokens, num_bloques y tam_bloque."""
+        self.limites = limites
+        self.bloques = Bloques(limites["num_bloques"], limites["tam_bloque"])
+        self.espera = []
+        self.activas = []
+        self.lote = []
+
+    def llega(self, id, prompt, max_nuevos):
+        """Una petición nueva se pone a la cola."""
+        ### BEGIN SOLUTION
+        self.espera.append({"id": id, "tokens": list(prompt), "hechos": 0, "bloques": []})
+        ### END SOLUTION
+
+    def paso(self):
+        """El lote de este paso: primero siguen las activas, por antigüedad; después entran las que esperan."""
+        ### BEGIN SOLUTION
+        self.lote, libre = [], self.limites["max_tokens"]
+        for p in list(self.activas):
+            libre -= self.avanza(p, libre)
+        while libre > 0 and self.espera and len(self.activas) < self.limites["max_peticiones"]:
+            if not self.admite(self.espera[0]):
+                break
+            self.activas.append(self.espera.pop(0))
+            libre -= self.avanza(self.activas[-1], libre)
+        return self.lote
+        ### END SOLUTION
+
+    def admite(self, p):
+        """Si cabe entera con un token más, comparte los bloques de su prefijo y devuelve True."""
+        ### BEGIN SOLUTION
+        comunes = self.bloques.busca(p["tokens"])
+        faltan = self.cuantos(len(p["tokens"]) + (1 if self.activas else 0)) - len(comunes)
+        if faltan > len(self.bloques.libres) - sum(self.bloques.usos[b] == 0 for b in comunes):
+            return False
+        self.bloques.comparte(comunes)
+        p["bloques"], p["hechos"] = comunes, len(comunes) * self.bloques.tam
+        return True
+        ### END SOLUTION
+
+    def avanza(self, p, libre):
+        """Pone p en el lote con los tokens que quepan; devuelve cuántos."""
+        ### BEGIN SOLUTION
+        tokens = p["tokens"][p["hechos"] : p["hechos"] + libre]
+        if not tokens or p not in self.activas or not self.hace_sitio(p, p["hechos"] + len(tokens)):
+            return 0
+        self.lote.append({"id": p["id"], "desde": p["hechos"], "tokens": tokens, "bloques": list(p["bloques"])})
+        return len(tokens)
+        ### END SOLUTION
+
+    def hace_sitio(self, p, longitud):
+        """Da bloques a p; si faltan, desaloja a la última que entró. False si la desalojada es p."""
+        ### BEGIN SOLUTION
+        faltan = self.cuantos(longitud) - len(p["bloques"])
+        while faltan > len(self.bloques.libres):
+            ultima = self.activas[-1]
+            self.desaloja(ultima)
+            if ultima is p:
+                return False
+        p["bloques"] += self.bloques.toma(max(0, faltan))
+        return True
+        ### END SOLUTION
+
+    def desaloja(self, p):
+        """p deja sus bloques y vuelve la primera a la cola: se calculará de nuevo."""
+        ### BEGIN SOLUTION
+        self.activas.remove(p)
+        self.bloques.suelta(p["bloques"])
+        p["bloques"], p["hechos"] = [], 0
+        self.espera.insert(0, p)
+        ### END SOLUTION
+
+    def recibe(self, salidas):
+        """Apunta lo que el paso calculó y el token nuevo de cada petición; las que terminan dejan sus bloques."""
+        ### BEGIN SOLUTION
+        hechos = {e["id"]: e["desde"] + len(e["tokens"]) for e in self.lote}
+        nuevos = {s["id"]: s for s in salidas}
+        for p in [p for p in self.activas if p["id"] in hechos]:
+            p["hechos"] = hechos[p["id"]]
+            self.bloques.anota(p["tokens"][: p["hechos"]], p["bloques"])
+            if salida := nuevos.get(p["id"]):
+                p["tokens"].append(salida["token"])
+                if salida["fin"]:
+                    self.activas.remove(p)
+                    self.bloques.suelta(p["bloques"])
+        ### END SOLUTION
+
+    def cuantos(self, longitud):
+        """Bloques que ocupan longitud posiciones."""
+        return -(-longitud // self.limites["tam_bloque"])
+
+
+# %% nbgrader={"grade": true, "grade_id": "prueba_planificador", "locked": true, "points": 25, "schema_version": 3, "solution": false, "task": false}
+comprobar("planificador", Planificador)
+
+# %% [markdown]
+# El mismo planificador, con el **reloj real**: al corregir mueve SmolLM2 en la CPU, alternado con la `pipeline` una a
+# una, nueve veces cada uno. Se puntúa la mediana de las razones: desde 5× cuentan todos los puntos; 3× vale el 60 %.
+# Aquí lo ensayas con reloj virtual.
+
+# %% nbgrader={"grade": true, "grade_id": "prueba_reloj_real", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
+comprobar("reloj_real", Planificador)
+
+# %% [markdown]
+# ### 3.5 Levanta el servidor
 #
 # El mismo motor, detrás de una API compatible con la de OpenAI. En una terminal sería `minillm serve smollm2-135m`;
 # aquí lo arranca `Servidor` en un puerto libre y espera a que `/health` responda.
@@ -196,7 +407,7 @@ with OpenAI(base_url=servidor.url, api_key="sin-clave") as cliente:
 print(f"Listo: {servidor.url} sirve {nombre}")
 
 # %% [markdown]
-# ### 3.5 Un cliente que pregunta a la vez
+# ### 3.6 Un cliente que pregunta a la vez
 #
 # Escribe dos corrutinas:
 #
@@ -238,7 +449,7 @@ async def lanza_todas(cliente, modelo, prompts, max_tokens, reloj):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "prueba_cliente", "locked": true, "points": 20, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "prueba_cliente", "locked": true, "points": 6, "schema_version": 3, "solution": false, "task": false}
 comprobar("cliente", lanza_todas)
 
 # %% [markdown]
@@ -313,7 +524,7 @@ def cuerpo_json(pregunta, esquema, max_tokens=512):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "prueba_cuerpo_json", "locked": true, "points": 15, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "prueba_cuerpo_json", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 comprobar("cuerpo_json", cuerpo_json)
 
 # %% [markdown]
@@ -347,7 +558,7 @@ def es_valida(texto, esquema, fin):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "prueba_es_valida", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "prueba_es_valida", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 comprobar("es_valida", es_valida)
 
 
@@ -370,6 +581,181 @@ print("Ejemplo:", respuestas[0].message.content)
 
 # %% [markdown]
 # Válido no es lo mismo que correcto: el esquema garantiza la forma, no que los datos sean ciertos.
+#
+# ### 6.3 La máscara, tuya
+#
+# ¿Cómo lo garantiza el motor? Antes de elegir cada token, tacha los que no pueden continuar el texto. Escribe esa pieza:
+#
+# | Método | Qué hace |
+# |---|---|
+# | `Mascara(esquema, vocabulario, fin)` | `vocabulario[i]` es el texto del token `i`; `fin` es el token que termina |
+# | `permitidos()` | lista ordenada de los ids que pueden venir ahora; `fin`, solo si el texto ya está completo |
+# | `acepta(id)` | el token elegido |
+#
+# Un token puede traer **varios caracteres** (`{"`, `":`, `true`): está permitido si todos ellos, en orden, son posibles.
+#
+# El texto es exactamente el de `json.dumps(valor, ensure_ascii=False, separators=(",", ":"))`, con las propiedades en el
+# orden del esquema. Los esquemas usan:
+#
+# | Forma | Detalles |
+# |---|---|
+# | `object` | `properties` y `required`; las demás son optativas; sin propiedades de más |
+# | `array` | `items`, `minItems`, `maxItems` |
+# | `string` | `minLength`, `maxLength`; sin comillas, barras invertidas ni caracteres de control dentro |
+# | `integer` | `minimum` 0 y `maximum` 9, 99 o 999; sin ceros a la izquierda |
+# | `boolean`, `null`, `enum`, `const` | el valor tal como lo escribe `json.dumps` |
+# | `anyOf`, `$ref` a `#/$defs/…` | sin recursión |
+#
+# **El criterio es 100 %.** Quien corrige elige los tokens con probabilidades **hostiles**: al azar, o buscando siempre lo
+# que rompe el texto o no lo acaba nunca. Pedirlo con buenas palabras, reintentar o reparar el texto no sirve; prohibir de
+# más tampoco: todo documento correcto debe poder escribirse, lo corten como lo corten los tokens.
+
+
+# %% nbgrader={"grade": false, "grade_id": "mascara", "locked": false, "schema_version": 3, "solution": true, "task": false}
+class TextoLibre:
+    """Lo que cabe dentro de una cadena: ni comillas, ni barras invertidas, ni caracteres de control."""
+
+    def __contains__(self, letra):
+        return letra >= " " and letra not in '"\\'
+
+
+class Paso:
+    """Unas letras que pueden venir ahora, y el conjunto de pasos que hay después de cualquiera de ellas."""
+
+    def __init__(self, letras, despues):
+        self.letras, self.despues = letras, despues
+
+
+FINAL = Paso("", frozenset())  # nada más puede venir: el texto está completo
+FIJOS = {"boolean": [True, False], "null": [None]}
+
+
+def escribe(texto, despues):
+    """Los pasos que escriben `texto`, letra a letra, y siguen en `despues`. Se construyen de atrás hacia delante."""
+    for letra in reversed(texto):
+        despues = frozenset([Paso(letra, despues)])
+    return despues
+
+
+def literal(dato, despues):
+    """Un dato ya conocido, tal como lo escribe json.dumps."""
+    return escribe(json.dumps(dato, ensure_ascii=False, separators=(",", ":")), despues)
+
+
+def alternativas(caminos):
+    """Todos los caminos a la vez: el texto decidirá cuál era."""
+    return frozenset().union(*caminos)
+
+
+def valor(esquema, defs, despues):
+    """Los pasos que escriben cualquier valor del esquema y siguen en `despues`."""
+    if "$ref" in esquema:
+        return valor(defs[esquema["$ref"].removeprefix("#/$defs/")], defs, despues)
+    if "anyOf" in esquema:
+        return alternativas(valor(forma, defs, despues) for forma in esquema["anyOf"])
+    if "const" in esquema:
+        return literal(esquema["const"], despues)
+    tipo = esquema.get("type")
+    if "enum" in esquema or tipo in FIJOS:
+        return alternativas(literal(dato, despues) for dato in esquema.get("enum") or FIJOS[tipo])
+    if tipo in ("object", "array"):
+        return objeto(esquema, defs, despues) if tipo == "object" else lista(esquema, defs, despues)
+    return cadena(esquema, despues) if tipo == "string" else entero(esquema, despues)
+
+
+def cadena(esquema, despues):
+    """De minLength a maxLength caracteres entre comillas. `resto`: lo que puede venir tras `escritos` caracteres."""
+    ### BEGIN SOLUTION
+    cierra = resto = escribe('"', despues)
+    for escritos in reversed(range(esquema["maxLength"])):
+        resto = frozenset([Paso(TextoLibre(), resto)])
+        if escritos >= esquema.get("minLength", 0):
+            resto |= cierra
+    return escribe('"', resto)
+    ### END SOLUTION
+
+
+def entero(esquema, despues):
+    """De 0 a 9, 99 o 999: un cero solo, o una cifra que no es cero y las que aún quepan."""
+    ### BEGIN SOLUTION
+    resto = despues
+    for _ in range(len(str(esquema["maximum"])) - 1):
+        resto = despues | {Paso("0123456789", resto)}
+    return frozenset([Paso("0", despues), Paso("123456789", resto)])
+    ### END SOLUTION
+
+
+def lista(esquema, defs, despues):
+    """De minItems a maxItems elementos. `resto`: lo que puede venir cuando ya hay `escritos`."""
+    ### BEGIN SOLUTION
+    cierra = resto = escribe("]", despues)
+    for escritos in reversed(range(esquema["maxItems"])):
+        elemento = valor(esquema["items"], defs, resto)
+        resto = elemento if escritos == 0 else escribe(",", elemento)
+        if escritos >= esquema.get("minItems", 0):
+            resto |= cierra
+    return escribe("[", resto)
+    ### END SOLUTION
+
+
+def objeto(esquema, defs, despues):
+    """Las propiedades en su orden. `primera`: aún no se ha escrito ninguna; `otra`: ya hay alguna, y va una coma."""
+    ### BEGIN SOLUTION
+    primera = otra = escribe("}", despues)
+    for nombre, forma in reversed(esquema["properties"].items()):
+        contenido = literal(nombre, escribe(":", valor(forma, defs, otra)))
+        con_coma = escribe(",", contenido)
+        if nombre in esquema.get("required", []):
+            primera, otra = contenido, con_coma
+        else:
+            primera, otra = primera | contenido, otra | con_coma
+    return escribe("{", primera)
+    ### END SOLUTION
+
+
+def avanza(estado, texto):
+    """El estado después de `texto`: la unión de lo que sigue a cada paso que lo admite. Vacío si no puede venir."""
+    ### BEGIN SOLUTION
+    for letra in texto:
+        estado = alternativas(paso.despues for paso in estado if letra in paso.letras)
+    return estado
+    ### END SOLUTION
+
+
+class Mascara:
+    """Qué tokens pueden venir. El estado es un conjunto de pasos; la lista de cada estado se calcula una sola vez."""
+
+    def __init__(self, esquema, vocabulario, fin):
+        ### BEGIN SOLUTION
+        self.vocabulario, self.fin = vocabulario, fin
+        self.estado = valor(esquema, esquema.get("$defs", {}), frozenset([FINAL]))
+        self.iniciales = {texto[0] for texto in vocabulario if texto}
+        self.listas = {}
+        ### END SOLUTION
+
+    def permitidos(self):
+        """Lista ordenada de ids; `fin`, solo si el texto ya está completo."""
+        ### BEGIN SOLUTION
+        if self.estado not in self.listas:
+            self.listas[self.estado] = self.calcula()
+        return self.listas[self.estado]
+
+    def calcula(self):
+        """Un token vale si todos sus caracteres, en orden, avanzan; el primero descarta a casi todos."""
+        vivas = {letra for letra in self.iniciales if avanza(self.estado, letra)}
+        ids = [i for i, t in enumerate(self.vocabulario) if t and t[0] in vivas and avanza(self.estado, t)]
+        return sorted([*ids, self.fin]) if FINAL in self.estado else ids
+        ### END SOLUTION
+
+    def acepta(self, id):
+        """El token elegido."""
+        ### BEGIN SOLUTION
+        self.estado = avanza(self.estado, self.vocabulario[id])
+        ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "prueba_mascara", "locked": true, "points": 18, "schema_version": 3, "solution": false, "task": false}
+comprobar("mascara", Mascara)
 
 # %% [markdown]
 # ## 7 · Rompe
@@ -440,7 +826,7 @@ def veredicto(informe):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "prueba_veredicto", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "prueba_veredicto", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
 comprobar("veredicto", veredicto)
 
 # %%
@@ -468,18 +854,54 @@ else:
     anota("P", "razón contra el lote", mi_prediccion()["contra_lote"], final["ratio_lote"], "×", modelo.nombre)
 
 # %% [markdown]
+# ### 8.1 Lo mismo, con vLLM
+#
+# El criterio del enunciado se cumple también con el servidor que usarás en producción. Escribe la orden que lo arranca,
+# como lista de argumentos: `orden_vllm(modelo, puerto, peticiones, contexto)`. Debe admitir `peticiones` a la vez y
+# textos de `contexto` tokens. Usa la forma actual, `vllm serve MODELO …`: las guías viejas escriben
+# `python -m vllm.entrypoints.openai.api_server`, que hoy avisa de que está en desuso.
+#
+# Al corregir, tu cliente y tu `resume` se usan contra vLLM: un servidor vivo si quien corrige tiene uno, y si no, una
+# **traza grabada** de vLLM de verdad, con su equipo, su fecha y sus versiones. La nota dice cuál de las dos fue.
+
+
+# %% nbgrader={"grade": false, "grade_id": "orden_vllm", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def orden_vllm(modelo, puerto, peticiones, contexto):
+    """La orden que sirve el modelo con vLLM, como lista de cadenas: ["vllm", "serve", modelo, "--opción", "valor", …].
+
+    Debe escuchar solo en este equipo y en ese puerto, atender `peticiones` a la vez y admitir `contexto` tokens
+    (prompt más respuesta) en cada una.
+    """
+    ### BEGIN SOLUTION
+    opciones = {
+        "--host": "127.0.0.1",
+        "--port": puerto,
+        "--max-num-seqs": peticiones,
+        "--max-model-len": contexto,
+    }
+    orden = ["vllm", "serve", modelo]
+    for opcion, valor in opciones.items():
+        orden += [opcion, str(valor)]
+    return orden
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "prueba_vllm", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
+comprobar("orden_vllm", orden_vllm)
+
+# %% [markdown]
 # Las dos últimas filas de `bitacora.csv` guardan tu predicción junto a la medida.
 
 # %% [markdown]
 # ## 9 · Explica
 #
-# Responde en la celda siguiente con tus números delante (15 puntos, los lee tu docente):
+# Responde en la celda siguiente con tus números delante (10 puntos, los lee tu docente):
 #
-# 1. ¿En qué se equivocó tu predicción y por qué? (5)
-# 2. ¿Por qué la razón contra el lote es mucho menor que la razón contra una a una? (5)
-# 3. Una persona te dice «mi servidor es 20× más rápido que Hugging Face». ¿Qué tres datos le pides? (5)
+# 1. ¿En qué se equivocó tu predicción y por qué? (3)
+# 2. ¿Por qué la razón contra el lote es mucho menor que la razón contra una a una? (4)
+# 3. Una persona te dice «mi servidor es 20× más rápido que Hugging Face». ¿Qué tres datos le pides? (3)
 
-# %% [markdown] nbgrader={"grade": true, "grade_id": "explica", "locked": false, "points": 15, "schema_version": 3, "solution": true, "task": false}
+# %% [markdown] nbgrader={"grade": true, "grade_id": "explica", "locked": false, "points": 10, "schema_version": 3, "solution": true, "task": false}
 # ### BEGIN SOLUTION
 #
 # 1. Respuesta abierta. Se valora que compare el número escrito con el medido y nombre una causa concreta: los pesos se

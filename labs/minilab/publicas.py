@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
+from minilab import cargas, hostil
 from minilab.casos import Case, Check
 from minilab.jueces import body_judge, client_judge, prediction_judge
+from minilab.orden import order_judge
+from minilab.partidas import fast
 from minilab.servidor_simulado import script_of
 
 REQUESTS = [
@@ -26,6 +30,13 @@ REPORT: dict[str, Any] = {
     "json_total": 50,
     "json_valid": 50,
 }
+ORDER = ("HuggingFaceTB/SmolLM2-135M-Instruct", 8000, 50, 2048)
+REHEARSAL = Case(
+    name="ensayo: una ráfaga, con reloj virtual",
+    args=(),
+    play=fast(cargas.bursts(Random(5))),
+    hint="Mantén el lote lleno: quien llega entra en el paso siguiente si cabe, aunque haya un lote en marcha.",
+)
 SCRIPTS = {
     "What is a token?": script_of(["A", " piece", " of", " text"], 0.4, 0.1),
     "What is a batch?": script_of(["Many", " at", " once"], 0.7, 0.2),
@@ -88,6 +99,22 @@ CHECKS: dict[str, Check] = {
                     scripts=SCRIPTS,
                     judge=client_judge("modelo-x", list(SCRIPTS), 4, SCRIPTS),
                     hint="Crea las tres corrutinas y espéralas juntas con asyncio.gather.",
+                ),
+            ),
+        ),
+        Check("planificador", "Planificador", ("planificador",), cargas.public_cases()),
+        Check("reloj_real", "Planificador", ("planificador",), (REHEARSAL,)),
+        Check("mascara", "Mascara", ("mascara",), hostil.public_cases()),
+        Check(
+            "orden_vllm",
+            "orden_vllm",
+            ("orden_vllm",),
+            (
+                Case(
+                    name="orden para cincuenta peticiones",
+                    args=ORDER,
+                    judge=order_judge(*ORDER),
+                    hint="vllm serve MODELO y sus opciones, cada una en su sitio de la lista.",
                 ),
             ),
         ),

@@ -50,7 +50,7 @@ def test_every_solution_cell_holds_the_frozen_spanish_stub(released):
             stub = CODE_STUB["python"].splitlines()[0] if cell.cell_type == "code" else TEXT_STUB
             assert stub in cell.source
             code, text = code + (cell.cell_type == "code"), text + (cell.cell_type == "markdown")
-    assert (code, text) == (7, 1)
+    assert (code, text) == (10, 1)
 
 
 def test_student_cells_still_parse_and_carry_no_output(released):

@@ -26,7 +26,7 @@ def execute(folder, timeout: int) -> tuple[str, list]:
 
 
 def review(text: str, cells: list, folder, expected_json: int) -> None:
-    assert text.count("públicas superadas") == 7
+    assert text.count("públicas superadas") == 11
     assert f"JSON válidos: {expected_json} de {expected_json}" in text
     assert "HTTP 400" in text and "response_format" in text
     images = [o.data["text/html"] for c in cells for o in c.get("outputs", []) if "text/html" in o.get("data", {})]

@@ -15,6 +15,7 @@ from nbgrader.api import Gradebook
 
 from minilab.casos import Case, Result
 from minilab_grading import registro
+from minilab_grading.arnes.aislamiento import choose_isolation
 from minilab_grading.arnes.calificar import CheckMark, Grading
 from minilab_grading.casos import cases_of
 from minilab_grading.curso import CycleError, intentos
@@ -335,7 +336,9 @@ def measured_course(tmp_path, solved, released, monkeypatch):
 
     attempt = intentos.add(root, TASK, "ana", nbformat.writes(solved).encode(), datetime(2026, 3, 1, tzinfo=UTC))
     seed = seed_of(root, "ana", TASK)
-    verdict = paralelo.grade_attempt(paralelo.Job(attempt.folder, path, TASK, seed, "", root, "", True))
+    verdict = paralelo.grade_attempt(
+        paralelo.Job(attempt.folder, path, TASK, seed, "", root, choose_isolation([root], True), True)
+    )
     rebuilt = nbformat.read(attempt.folder / intentos.REBUILT, 4)
     timed = replaced(verdict.grading, "prueba_veredicto", CheckMark((Result("x", False),), measures={"mediana": 4.5}))
     full = calificar.grade_timed(rebuilt, TASK, seed, timed, {"reloj_real": Recorded()}, [root], True)
