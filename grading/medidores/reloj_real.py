@@ -163,6 +163,7 @@ class RealClock:
         asked = self._make_chats(Random(secrets.token_bytes(16)))
         talks = asked.conversations
         with self._pipeline.run(self._threads, calienta=talks[0]) as run:
+            run.ask("genera", charlas=talks, max_tokens=2, lote=len(talks))
             tokens, seconds = run.ask("genera", charlas=talks, max_tokens=asked.max_new, lote=len(talks))
         return {"tokens": tokens, "segundos": seconds, "tok_s": tokens / seconds}
 

@@ -306,9 +306,9 @@ def test_a_new_course_says_what_to_do_next_and_keeps_its_key_private(tmp_path, c
 
 def test_the_rehearsal_runs_the_whole_cycle_and_finds_what_was_planned(tmp_path, capsys):
     folder = tmp_path / "ensayo"
-    assert main(["ensayo", "--en", str(folder), "--alumnos", "4", "--medir", "no", "--sin-aislar"]) == 0
+    assert main(["ensayo", ASSIGNMENT, "--en", str(folder), "--sin-aislar"]) == 0
     shown = capsys.readouterr().out
-    assert "4 páginas" in shown and "no es lo previsto" not in shown and "0 con problemas" in shown
+    assert "10 páginas" in shown and "no es lo previsto" not in shown and "0 con problemas" in shown
     assert re.search(r"diego +0\.00", shown) and "El archivo está cortado" in shown
     assert {p.suffix for p in (folder / "notas").iterdir()} == {".csv", ".html"}
     assert main(["ensayo", "--en", str(folder)]) == 2
