@@ -54,9 +54,9 @@ def _body_complaint(body: dict[str, Any], model: str, max_tokens: int) -> str | 
         return f"model={model!r} en la petición"
     if max_tokens not in (body.get("max_tokens"), body.get("max_completion_tokens")):
         return f"max_tokens={max_tokens} en la petición"
-    if (body.get("stream_options") or {}).get("include_usage") is not True:
+    if _fields(body.get("stream_options")).get("include_usage") is not True:
         return "stream_options={'include_usage': True}: sin él no hay recuento de tokens"
-    if (body.get("extra_body") or {}).get("ignore_eos") is not True:
+    if _fields(body.get("extra_body")).get("ignore_eos") is not True:
         return "extra_body={'ignore_eos': True}: así todas las respuestas miden lo mismo"
     return None
 
@@ -79,18 +79,23 @@ def body_judge(question: str, schema: dict[str, Any]) -> Callable[[Reply], str |
         body = r.value
         if not isinstance(body, dict):
             return "un diccionario con los argumentos de chat.completions.create"
-        extra = body.get("extra_body") or {}
+        extra = _fields(body.get("extra_body"))
         if any(field in body or field in extra for field in RETIRED_FIELDS):
             return "un campo vigente: guided_json se retiró y hoy no garantiza nada"
         if prompt_of(body) != question:
             return "la pregunta como último mensaje"
-        if not isinstance(body.get("max_tokens"), int) or body["max_tokens"] < 1:
+        if type(body.get("max_tokens")) is not int or body["max_tokens"] < 1:
             return "max_tokens con un entero positivo: un JSON cortado no es válido"
-        if equal(schema, (extra.get("structured_outputs") or {}).get("json")):
+        if equal(schema, _fields(extra.get("structured_outputs")).get("json")):
             return None
         return _format_complaint(body.get("response_format"), schema)
 
     return judge
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """``value`` where it is a dict; a student may have put anything there."""
+    return value if isinstance(value, dict) else {}
 
 
 def _format_complaint(response_format: Any, schema: dict[str, Any]) -> str | None:

@@ -7,8 +7,12 @@ import json
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from minilab.casos import Reply
 from minilab.comprobar import CheckFailed, comprobar
+from minilab.jueces import body_judge, client_judge, prediction_judge
 from minilab.planos import NotPlainValue, equal, to_plain
 from minilab.publicas import CHECKS
 from minilab.servidor_simulado import SimulatedServer, StuckClient, script_of
@@ -122,3 +126,35 @@ def test_client_that_waits_for_nothing_is_told_so():
     server = SimulatedServer(lambda bodies: [])
     with pytest.raises(StuckClient):
         asyncio.run(server.drive(forever()))
+
+
+RIGHT = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "What?"}],
+    "max_tokens": 4,
+    "stream_options": {"include_usage": True},
+    "extra_body": {"ignore_eos": True, "structured_outputs": {"json": {"type": "array"}}},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
+}
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+PLACES = [(k,) for k in RIGHT] + [("extra_body", "structured_outputs"), ("response_format", "json_schema")]
+
+
+@given(st.sampled_from(PLACES), JUNK)
+def test_no_judge_raises_whatever_a_student_puts_into_a_request(place, junk):
+    """A judge runs in the grader's process: junk is a complaint, never an error."""
+    body = json.loads(json.dumps(RIGHT))
+    inner = body
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = junk
+    script = {"What?": script_of(["a"], 0.1, 0.1)}
+    judges = (prediction_judge, body_judge("What?", {"type": "object"}), client_judge("m", ["What?"], 4, script))
+    for judge in judges:
+        for value in (body, junk):
+            complaint = judge(Reply(value=value, groups=((body,),)))
+            assert isinstance(complaint, str) and complaint
