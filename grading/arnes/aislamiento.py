@@ -47,7 +47,8 @@ refused("red", lambda: socket.create_connection(("127.0.0.1", port), 1).close())
 for folder, allowed in hidden.items():
     if os.path.isdir(folder) and set(os.listdir(folder)) - set(allowed):
         broken.append("oculto " + folder)
-for folder in ("/", "/usr", sys.prefix, sys.base_prefix, os.path.dirname(os.path.abspath(__file__))):
+pythons = [os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.base_prefix)]
+for folder in ("/", "/usr", *pythons, os.path.dirname(os.path.abspath(__file__))):
     refused("solo lectura " + folder, lambda: open(os.path.join(folder, "prueba"), "w").close())
 open(os.path.join(os.getcwd(), "prueba"), "w").close()
 status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())

@@ -86,6 +86,8 @@ def bwrap(e: Enclosure, environment: dict[str, str], command: Sequence[str]) -> 
     argv = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(e.uid)]
     argv += ["--gid", str(e.uid)]
     argv += ["--die-with-parent", "--new-session", "--hostname", "arnes", "--cap-drop", "ALL", "--proc", "/proc"]
+    for place in (TEMPORARY, SCRATCH):  # first: a Python may be kept below /tmp
+        argv += ["--size", str(SCRATCH_BYTES), "--tmpfs", place]
     for tree in e.trees:
         argv += ["--ro-bind", _inside(source, tree), str(tree)]
     for place, target in e.links:
@@ -94,8 +96,6 @@ def bwrap(e: Enclosure, environment: dict[str, str], command: Sequence[str]) -> 
         argv += ["--ro-bind", str(e.empty), str(cover)]
     for device in DEVICES:
         argv += ["--dev-bind", device, device]
-    for place in (TEMPORARY, SCRATCH):
-        argv += ["--size", str(SCRATCH_BYTES), "--tmpfs", place]
     argv += ["--ro-bind", str(e.program), PROGRAM, "--remount-ro", "/", "--chdir", SCRATCH, "--", *command]
     if not e.as_root:
         return argv
@@ -107,7 +107,11 @@ def unshare(e: Enclosure, environment: dict[str, str], command: Sequence[str]) -
     """Namespaces by hand, with the programs of util-linux."""
     del environment  # inherited
     q, root = shlex.quote, e.root
-    script = [*_new_root(e), *_binds(e)]
+    owner = f",uid={e.uid},gid={e.uid}" if e.as_root else ""
+    options = f"nosuid,nodev,size={SCRATCH_BYTES},nr_inodes={SCRATCH_FILES},mode=700{owner}"
+    places = [q(_inside(root, place)) for place in (TEMPORARY, SCRATCH)]
+    writable = [line for p in places for line in (f"mkdir -p {p}", f"mount -t tmpfs -o {options} memoria {p}")]
+    script = [*_new_root(e, writable), *_binds(e)]
     for tree in e.trees:
         flags = ",".join(["remount", "bind", "ro", *_locked(tree)])
         script.append(f"mount -o {flags} {q(_inside(root, tree))}")
@@ -118,10 +122,6 @@ def unshare(e: Enclosure, environment: dict[str, str], command: Sequence[str]) -
         flags = ",".join(["remount", "bind", "ro", *_locked(source)])
         script += [f"mount --bind {q(str(source))} {place}", f"mount -o {flags} {place}"]
     script += [f"mount --bind {device} {q(_inside(root, device))}" for device in DEVICES]
-    owner = f",uid={e.uid},gid={e.uid}" if e.as_root else ""
-    for place in (TEMPORARY, SCRATCH):
-        options = f"nosuid,nodev,size={SCRATCH_BYTES},nr_inodes={SCRATCH_FILES},mode=700{owner}"
-        script.append(f"mount -t tmpfs -o {options} memoria {q(_inside(root, place))}")
     script += [f"mount -t proc -o nosuid,nodev,noexec proc {q(_inside(root, '/proc'))}"]
     script += [f"cd {q(str(root))}", "mkdir anterior", "pivot_root . anterior", "cd /", "umount -l /anterior"]
     script += ["rmdir /anterior", "mount -o remount,bind,ro /", f"cd {SCRATCH}", _drop(e, command)]
@@ -146,12 +146,13 @@ def _become(uid: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
 
 
-def _new_root(e: Enclosure) -> list[str]:
+def _new_root(e: Enclosure, writable: Sequence[str] = ()) -> list[str]:
+    """An empty root with its mount points; ``writable`` goes before them, since a Python may be kept below /tmp."""
     inside = [shlex.quote(_inside(e.root, f)) for f in e.folders]
     files = [shlex.quote(_inside(e.root, f)) for f in e.files]
     root = shlex.quote(str(e.root))
     make = [f"mkdir -p {' '.join(inside)}", f"touch {' '.join(files)}"]
-    return ["set -e", "umask 022", f"mount -t tmpfs -o size=1m,mode=755 raiz {root}", *make]
+    return ["set -e", "umask 022", f"mount -t tmpfs -o size=1m,mode=755 raiz {root}", *writable, *make]
 
 
 def _binds(e: Enclosure) -> list[str]:

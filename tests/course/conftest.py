@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import sysconfig
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +13,14 @@ from nbformat import NotebookNode
 from minilab import construir
 
 ASSIGNMENT = "P_sirve_y_demuestralo"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scripts_in_reach():
+    """nbgrader starts alembic by name, also where this environment is not activated."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}")
+        yield
 
 
 @pytest.fixture(scope="session")
