@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -29,13 +28,11 @@ SYSTEM = {"role": "system", "content": "Answer."}
 
 @dataclass(frozen=True)
 class Chats:
-    """One run on the real clock. texts: user messages, all different from the first token of the user's turn on.
-
-    sample: indices that the baseline answers one by one: one of each length, so its speed is that of the whole.
+    """One run on the real clock. texts: user messages of one length, all different from the first token of the user's
+    turn on: the baseline answers the first and its speed is that of the whole. max_new: tokens of every answer.
     """
 
     texts: tuple[str, ...]
-    sample: tuple[int, ...]
     max_new: int
 
     @property
@@ -44,17 +41,10 @@ class Chats:
         return [[SYSTEM, {"role": "user", "content": text}] for text in self.texts]
 
 
-def chats(rng: Random, each: int = 5, lengths: Sequence[int] = (0, 4, 9), max_new: int = 10) -> Chats:
-    """``each`` messages of every length (extra words), shuffled, behind a nonce of their own."""
-    kinds = [kind for kind in range(len(lengths)) for _ in range(each)]
-    rng.shuffle(kinds)
-    texts = tuple(_text(rng, lengths[kind]) for kind in kinds)
-    return Chats(texts, tuple(kinds.index(kind) for kind in range(len(lengths))), max_new)
-
-
-def _text(rng: Random, words: int) -> str:
-    extra = f" Use these words: {' '.join(rng.choices(WORDS, k=words))}." if words else ""
-    return f"{rng.randrange(10**5, 10**6)}. Explain {rng.choice(TOPICS)}.{extra}"
+def chats(rng: Random, count: int = 12, max_new: int = 10) -> Chats:
+    """``count`` questions, each behind a nonce of its own. Short ones: twenty students' runs have to fit in minutes."""
+    nonces = rng.sample(range(10**5, 10**6), count)
+    return Chats(tuple(f"{nonce}. Explain {rng.choice(TOPICS)}." for nonce in nonces), max_new)
 
 
 def counted_requests(rng: Random, vocabulary: int) -> list[Request]:

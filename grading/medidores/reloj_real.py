@@ -1,8 +1,8 @@
 """The meter of ``reloj_real``: the student's scheduler on the real model against the pipeline, one prompt at a time.
 
 Protocol. Baseline and student alternate in fresh processes, with the same prompts, threads and dtype; nothing is
-repeated from run to run. A ratio compares tokens per second: the baseline answers one prompt of each length, the
-student all of them. The student's time is the grader's: from the first call of the scheduler to the last token.
+repeated from run to run. A ratio compares tokens per second: the baseline answers one prompt, the student all of
+them, alike in length. The student's time is the grader's: from the first call of the scheduler to the last token.
 At least 9 pairs, at most 15, more than 9 only while the interval of the median leaves the target in doubt.
 """
 
@@ -139,17 +139,17 @@ class RealClock:
             asked = self._make_chats(Random(secrets.token_bytes(16)))
             base_s, prompts = self._baseline(asked)
             pairs.append([base_s, self._scheduler(opener, prompts, asked.max_new)])
-            tokens = [len(asked.sample) * asked.max_new, len(asked.texts) * asked.max_new]
+            tokens = [asked.max_new, len(asked.texts) * asked.max_new]
             if stop(ratios_of({"pares": pairs, "tokens": tokens})):
                 return pairs, tokens
 
     def _baseline(self, asked: Chats) -> tuple[float, list[list[int]]]:
-        """Seconds for the sample, one prompt at a time; and all prompts as the pipeline's tokenizer writes them."""
+        """Seconds for the first prompt alone; and all prompts as the pipeline's tokenizer writes them."""
         talks = asked.conversations
         with self._pipeline.run(self._threads, calienta=self._make_chats(Random()).conversations[0]) as run:
             prompts = run.ask("tokens", charlas=talks)
-            taken = [run.ask("genera", charlas=[talks[i]], max_tokens=asked.max_new, lote=1)[1] for i in asked.sample]
-        return sum(taken), prompts
+            _, taken = run.ask("genera", charlas=talks[:1], max_tokens=asked.max_new, lote=1)
+        return taken, prompts
 
     def _scheduler(self, opener: Opener, prompts: list[list[int]], max_new: int) -> float:
         requests = [Request(ident, 0.0, tuple(prompt), max_new) for ident, prompt in enumerate(prompts)]

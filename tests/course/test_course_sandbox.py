@@ -149,7 +149,8 @@ import os, sys
 def f():
     written = []
     places = ["/", "/usr", "/usr/lib", "/etc", "/dev", "/dev/shm", "/proc", "/run", "/arnes", "/var/tmp"]
-    places += ["/arnes/programa", sys.prefix + "/lib", sys.prefix + "/bin", sys.base_prefix + "/lib", {str(world.course)!r}]
+    places += ["/arnes/programa", {str(world.course)!r}]
+    places += [sys.prefix + "/lib", sys.prefix + "/bin", sys.base_prefix + "/lib"]
     for place in places:
         try:
             open(os.path.join(place, "prueba"), "w").close()
