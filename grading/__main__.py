@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _grading_options(command: argparse.ArgumentParser, clock: str) -> None:
-    processes = max(1, (os.cpu_count() or 2) // 2)
+    processes = os.cpu_count() or 1
     command.add_argument("--procesos", type=_positive, default=processes, metavar="N", help="entregas a la vez")
     command.add_argument("--limite", type=_positive, default=600, metavar="SEGUNDOS", help="máximo por entrega")
     command.add_argument(

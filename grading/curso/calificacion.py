@@ -36,7 +36,7 @@ class Options:
     unlimited: do not make attempts wait for their turn. limit_s: wall-clock seconds for one submission.
     """
 
-    processes: int = max(1, (os.cpu_count() or 2) // 2)
+    processes: int = os.cpu_count() or 1  # a submission and its worker take turns: one core
     meters: Mapping[str, Meter] = field(default_factory=dict)
     again: bool = False
     unlimited: bool = False

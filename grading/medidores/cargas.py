@@ -41,7 +41,7 @@ class Chats:
         return [[SYSTEM, {"role": "user", "content": text}] for text in self.texts]
 
 
-def chats(rng: Random, count: int = 12, max_new: int = 10) -> Chats:
+def chats(rng: Random, count: int = 12, max_new: int = 8) -> Chats:
     """``count`` questions, each behind a nonce of its own. Short ones: twenty students' runs have to fit in minutes."""
     nonces = rng.sample(range(10**5, 10**6), count)
     return Chats(tuple(f"{nonce}. Explain {rng.choice(TOPICS)}." for nonce in nonces), max_new)

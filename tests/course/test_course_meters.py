@@ -284,7 +284,7 @@ def test_the_ceiling_is_kept_for_one_machine_and_is_nothing_where_the_machine_wa
     seconds = iter([1.0] * 5 + [1.0, 2.0] * 8)
     monkeypatch.setattr(RealClock, "_scheduler", lambda self, *a: next(seconds))
     calm = RealClock(tiny, threads=1, course=tmp_path)
-    assert calm.ceiling() == pytest.approx(120)  # 10 s for 10 tokens against 1 s for 120
+    assert calm.ceiling() == pytest.approx(120)  # 10 s for 8 tokens against 1 s for 96
     assert json.loads((tmp_path / CEILING_FILE).read_text())["techo"] == calm.ceiling()
     assert RealClock(tiny, threads=1, course=tmp_path).ceiling() == calm.ceiling()
     assert RealClock(tiny, threads=2, course=tmp_path).ceiling() is None and target_for(None) == 5
