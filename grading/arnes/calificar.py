@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from nbformat import NotebookNode
 
-from minilab.casos import Check, Result, judge_case, missed, play_case
+from minilab.pruebas.casos import Check, Result, judge_case, missed, play_case
 from minilab_grading.arnes.aislamiento import Isolation, choose_isolation
 from minilab_grading.arnes.celdas import cells_for, sources_of
 from minilab_grading.arnes.sesion import Session, WorkerDied

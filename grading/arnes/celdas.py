@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nbformat import NotebookNode
 
-from minilab.casos import Check
+from minilab.pruebas.casos import Check
 
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 

@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import minilab.planos
-import minilab.servidor_simulado
-from minilab.casos import Case, Reply, StudentError, respond_with
-from minilab.planos import NotPlainValue, to_plain
+import minilab.pruebas.planos
+import minilab.pruebas.servidor_simulado
+from minilab.pruebas.casos import Case, Reply, StudentError, respond_with
+from minilab.pruebas.planos import NotPlainValue, to_plain
 from minilab_grading.arnes.aislamiento import NONE, Isolation, NoIsolation, session_folder
 from minilab_grading.arnes.vigilante import Watchdog, kill_tree
 
 WORKER = Path(__file__).with_name("trabajador.py")
-PROGRAM = (WORKER, Path(minilab.planos.__file__), Path(minilab.servidor_simulado.__file__))
+PROGRAM = (WORKER, Path(minilab.pruebas.planos.__file__), Path(minilab.pruebas.servidor_simulado.__file__))
 START_S, CALL_S, SESSION_S = 30.0, 10.0, 90.0
 REPLY_MAX = 1 << 20
 LIMITS = {
@@ -195,7 +195,7 @@ class Session:
 
 
 class SessionRemote:
-    """:class:`minilab.casos.Remote` on a session."""
+    """:class:`minilab.pruebas.casos.Remote` on a session."""
 
     def __init__(self, session: Session):
         self._session = session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from minilab.casos import Check
+from minilab.pruebas.casos import Check
 
 
 def cases_of(notebook: str, seed: int) -> tuple[str, tuple[str, ...], dict[str, Check]]:

@@ -10,8 +10,8 @@ from functools import partial
 from itertools import product
 from random import Random
 
-from minilab.casos import Case, Check, Outcome, Remote
-from minilab.hostil import ADVERSARIES, NEVER_CLOSES, Complaint, MaskTask, OpenMask, attempt, dictate, walk
+from minilab.pruebas.casos import Case, Check, Outcome, Remote
+from minilab.pruebas.hostil import ADVERSARIES, NEVER_CLOSES, Complaint, MaskTask, OpenMask, attempt, dictate, walk
 from minilab_grading.casos.esquemas import FAMILIES, Family, Size, document, record, text, words
 from minilab_grading.casos.lenguaje_json import Language, TrustedMask
 from minilab_grading.casos.trampa import trap_case

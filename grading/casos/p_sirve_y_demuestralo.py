@@ -6,9 +6,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from minilab.casos import Case, Check, Outcome, Remote
-from minilab.jueces import body_judge, client_judge, prediction_judge
-from minilab.servidor_simulado import script_of
+from minilab.pruebas.casos import Case, Check, Outcome, Remote
+from minilab.pruebas.jueces import body_judge, client_judge, prediction_judge
+from minilab.pruebas.servidor_simulado import script_of
 from minilab_grading.casos.mascara import mask_check
 from minilab_grading.casos.planificador import planificador_check
 from minilab_grading.casos.reloj_real import real_clock_check

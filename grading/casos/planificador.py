@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from minilab import cargas
-from minilab.casos import Case, Check
-from minilab.partidas import fast, in_order, nobody_starves, served
+from minilab.pruebas.casos import Case, Check
+from minilab.reloj import cargas
+from minilab.reloj.partidas import fast, in_order, nobody_starves, served
 
 THROUGHPUT_WEIGHT = 3.0
 HINTS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilab.casos import Case, Check
+from minilab.pruebas.casos import Case, Check
 
 HINT = (
     "Mantén el lote lleno: en cada paso todas las peticiones en decode y, con los tokens que sobren, el prefill de las "

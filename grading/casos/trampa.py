@@ -7,10 +7,10 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from minilab.casos import Case, Outcome, Remote, prompt_of
-from minilab.hostil import Complaint, attempt
-from minilab.json_estricto import fault, parse_strict
-from minilab.planos import equal
+from minilab.pruebas.casos import Case, Outcome, Remote, prompt_of
+from minilab.pruebas.hostil import Complaint, attempt
+from minilab.pruebas.json_estricto import fault, parse_strict
+from minilab.pruebas.planos import equal
 from minilab_grading.casos.esquemas import LETTERS, Draw, Schema, number, record, text, words
 
 SCHEMAS = 4

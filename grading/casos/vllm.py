@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
-from minilab.casos import Case, Check
-from minilab.orden import order_judge
+from minilab.pruebas.casos import Case, Check
+from minilab.pruebas.orden import order_judge
 
 CLIENT = "cincuenta peticiones a la vez contra vLLM"
 SUMMARY = "resumen de lo medido en vLLM"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from minilab.lectura import MAX_BYTES
+from minilab.entrega.lectura import MAX_BYTES
 from minilab_grading.entregas.errores import IntakeError
 
 MAX_ENTRIES = 20_000

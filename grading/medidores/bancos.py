@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from minilab.reglas import Item
+from minilab.reloj.reglas import Item
 from minilab_grading.medidores.banco import Pipe
 
 WARM_UP = ((list(range(5, 69)), 64), ([7], 65))

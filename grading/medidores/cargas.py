@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from minilab.reglas import Limits, Request
+from minilab.reloj.reglas import Limits, Request
 
 LIMITS = Limits(max_requests=16, max_tokens=256, num_blocks=128, block_size=16)
 # Fewer places than requests, and answers of very different lengths: waiting for the longest of a batch then costs.

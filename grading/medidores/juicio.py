@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from minilab.casos import Case, Result
+from minilab.pruebas.casos import Case, Result
 from minilab_grading.medidores.estadistica import WANTED, interval, median, ramp, target_for
 
 PLANNER = "prueba_planificador"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from minilab.reglas import Item
+from minilab.reloj.reglas import Item
 from minillm_kernels import resolve
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.model.linear import Unquantized
@@ -43,7 +43,7 @@ class _Held:
 
 
 class RunnerBackend:
-    """A :class:`minilab.mundo.Backend`: greedy decoding by the engine's runner over the student's own block tables.
+    """A :class:`minilab.reloj.mundo.Backend`: greedy decoding by the engine's runner over the student's tables.
 
     prompts: request id -> token ids, of all requests that will come. max_new: tokens that any of them may draw.
     """

@@ -8,10 +8,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from minilab.casos import Remote, StudentError
-from minilab.costes import VirtualClock, sequential_seconds
-from minilab.mundo import Clock, World, drive
-from minilab.reglas import Item, Limits, Request
+from minilab.pruebas.casos import Remote, StudentError
+from minilab.reloj.costes import VirtualClock, sequential_seconds
+from minilab.reloj.mundo import Clock, World, drive
+from minilab.reloj.reglas import Item, Limits, Request
 from minilab_grading.arnes.calificar import CheckMark, MeterJob
 from minilab_grading.arnes.sesion import WorkerDied
 from minilab_grading.medidores.banco import Bank, Run
@@ -20,7 +20,7 @@ from minilab_grading.medidores.juicio import NOT_MEASURED, PLANNER, judge_ratio,
 
 
 class BankBackend:
-    """A :class:`minilab.mundo.Backend` in a measuring process."""
+    """A :class:`minilab.reloj.mundo.Backend` in a measuring process."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -64,7 +64,7 @@ def planner_mark(job: MeterJob, measure: Callable[[], dict[str, Any]]) -> CheckM
 class CountedClock:
     """Meter of ``reloj_real`` for tests and for machines without the model: no pipeline, no noise, one pair.
 
-    A step costs what it costs on the virtual clock (``minilab.costes``); the baseline is one request at a time.
+    A step costs what it costs on the virtual clock (``minilab.reloj.costes``); the baseline is one request at a time.
     """
 
     def __init__(self) -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from minilab.casos import Remote
-from minilab.reglas import Item, Request
+from minilab.pruebas.casos import Remote
+from minilab.reloj.reglas import Item, Request
 from minilab_grading.arnes.calificar import CheckMark, MeterJob
 from minilab_grading.medidores.banco import Bank, MeterError
 from minilab_grading.medidores.cargas import LIMITS, Chats, chats
@@ -38,7 +38,7 @@ Opener = Callable[[], AbstractContextManager[Remote]]
 
 
 class RealTime:
-    """A :class:`minilab.mundo.Clock` that only looks."""
+    """A :class:`minilab.reloj.mundo.Clock` that only looks."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -171,7 +171,7 @@ class RealClock:
         return {"tokens": tokens, "segundos": seconds, "tok_s": tokens / seconds}
 
     def _measure_ceiling(self, key: dict[str, Any]) -> float | None:
-        from minilab.remoto import LocalRemote
+        from minilab.pruebas.remoto import LocalRemote
         from minilab_grading.medidores.planificador_referencia import Planificador
 
         def opener() -> AbstractContextManager[Remote]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from minilab.servidor_simulado import Script
+from minilab.pruebas.servidor_simulado import Script
 from minilab_grading.medidores.banco import MeterError
 from minilab_grading.medidores.pipeline import measure_pipeline
 from minilab_grading.medidores.preguntas import (

@@ -12,8 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from minilab.casos import Case, Reply, Result, judge_case, missed
-from minilab.jueces import client_judge
+from minilab.pruebas.casos import Case, Reply, Result, judge_case, missed
+from minilab.pruebas.jueces import client_judge
 from minilab_grading.arnes.calificar import CheckMark, MeterJob
 from minilab_grading.arnes.sesion import Session, WorkerDied
 from minilab_grading.casos.p_sirve_y_demuestralo import percentile

@@ -16,10 +16,10 @@ from random import Random
 from secrets import token_bytes
 from typing import Any
 
-from minilab.casos import Case, Result
-from minilab.jueces import body_judge, client_judge
-from minilab.orden import order_complaint
-from minilab.servidor_simulado import script_of
+from minilab.pruebas.casos import Case, Result
+from minilab.pruebas.jueces import body_judge, client_judge
+from minilab.pruebas.orden import order_complaint
+from minilab.pruebas.servidor_simulado import script_of
 from minilab_grading.arnes.calificar import CheckMark, MeterJob
 from minilab_grading.casos.vllm import CLIENT, JSON, RATIO, SUMMARY
 from minilab_grading.medidores.banco import MeterError

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from minilab.asincrono import corre
-from minilab.casos import Case, Check, Reply, Result, judge_case, play_case, respond_with
-from minilab.planos import NotPlainValue, to_plain
-from minilab.publicas import CHECKS
-from minilab.remoto import LocalRemote, namespace_of
-from minilab.servidor_simulado import SimulatedServer
+from minilab.pruebas.casos import Case, Check, Reply, Result, judge_case, play_case, respond_with
+from minilab.pruebas.planos import NotPlainValue, to_plain
+from minilab.pruebas.publicas import CHECKS
+from minilab.pruebas.remoto import LocalRemote, namespace_of
+from minilab.pruebas.servidor_simulado import SimulatedServer
 
 
 class CheckFailed(Exception):

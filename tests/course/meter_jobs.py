@@ -6,7 +6,7 @@ from typing import Any
 
 import nbformat
 
-from minilab.casos import Check
+from minilab.pruebas.casos import Check
 from minilab_grading.arnes.aislamiento import choose_isolation
 from minilab_grading.arnes.calificar import MeterJob, loaded_session, teacher_folders
 from minilab_grading.casos.p_sirve_y_demuestralo import IMPORTS, PRELUDE

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilab.casos import Reply
 from minilab.comprobar import CheckFailed, comprobar
-from minilab.jueces import body_judge, client_judge, prediction_judge
-from minilab.planos import NotPlainValue, equal, to_plain
-from minilab.publicas import CHECKS
-from minilab.servidor_simulado import SimulatedServer, StuckClient, script_of
+from minilab.pruebas.casos import Reply
+from minilab.pruebas.jueces import body_judge, client_judge, prediction_judge
+from minilab.pruebas.planos import NotPlainValue, equal, to_plain
+from minilab.pruebas.publicas import CHECKS
+from minilab.pruebas.servidor_simulado import SimulatedServer, StuckClient, script_of
 
 PRELUDE = {"asyncio": asyncio, "json": json, "jsonschema": jsonschema}
 

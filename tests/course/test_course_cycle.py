@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilab import casos
 from minilab.plantilla import CODE_STUB, TEXT_STUB
+from minilab.pruebas import casos
 from minilab_grading.arnes.aislamiento import Isolation
 from minilab_grading.arnes.calificar import NOT_MEASURED, CheckMark, Grading
 from minilab_grading.casos import cases_of

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import minilab_grading
-from minilab.casos import Result
+from minilab.pruebas.casos import Result
 from minilab_grading import saneado
 from minilab_grading.arnes.calificar import NOT_MEASURED, CheckMark, Grading
 from minilab_grading.registro import Graded, make_record, write_record

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 import nbformat
 import pytest
 
-from minilab.casos import Result
+from minilab.pruebas.casos import Result
 from minilab_grading.arnes.calificar import CheckMark, Grading
 from minilab_grading.casos import cases_of
 from minilab_grading.ciclo import Course

@@ -20,7 +20,7 @@ import pytest
 from nbgrader.converters import Autograde
 
 from minilab import construir
-from minilab.casos import Result
+from minilab.pruebas.casos import Result
 from minilab_grading.__main__ import HELP, main
 from minilab_grading.arnes.calificar import CheckMark
 from minilab_grading.casos import cases_of

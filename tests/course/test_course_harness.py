@@ -9,9 +9,9 @@ from random import Random
 
 import pytest
 
-from minilab.casos import Case, Remote, Reply, StudentError
 from minilab.comprobar import CheckFailed, comprobar
-from minilab.remoto import LocalRemote, namespace_of
+from minilab.pruebas.casos import Case, Remote, Reply, StudentError
+from minilab.pruebas.remoto import LocalRemote, namespace_of
 from minilab_grading.arnes.aislamiento import Isolation, Launch, NoIsolation, choose_isolation
 from minilab_grading.arnes.calificar import grade_check, teacher_folders
 from minilab_grading.arnes.celdas import sources_of
@@ -180,7 +180,7 @@ def test_namespace_of_a_class_holds_its_helpers():
 
 def test_public_check_plays_its_cases_on_the_students_class(monkeypatch):
     from minilab import comprobar as module
-    from minilab.casos import Check, Outcome
+    from minilab.pruebas.casos import Check, Outcome
 
     def play(remote: Remote) -> Outcome:
         value = remote.call(remote.new("Doble"), "de", 4)

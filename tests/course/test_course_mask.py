@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilab.casos import Case, play_case
-from minilab.hostil import ADVERSARIES, public_cases
-from minilab.remoto import LocalRemote
+from minilab.pruebas.casos import Case, play_case
+from minilab.pruebas.hostil import ADVERSARIES, public_cases
+from minilab.pruebas.remoto import LocalRemote
 from minilab_grading.casos.mascara import mask_check
 
 EVERYTHING = """

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from minilab.casos import play_case
-from minilab.hostil import COLOUR, NAMES, MaskTask, public_cases
-from minilab.json_estricto import fault
+from minilab.pruebas.casos import play_case
+from minilab.pruebas.hostil import COLOUR, NAMES, MaskTask, public_cases
+from minilab.pruebas.json_estricto import fault
 from minilab_grading.casos.esquemas import FAMILIES, document
 from minilab_grading.casos.lenguaje_json import Language, TrustedMask, published
 from minilab_grading.casos.mascara import CUTS, make_task, trap_case

@@ -12,9 +12,9 @@ import pytest
 from meter_jobs import job
 
 from minilab.modelo import make_tiny_model
-from minilab.mundo import World, drive
-from minilab.reglas import Limits, Request
-from minilab.remoto import LocalRemote
+from minilab.pruebas.remoto import LocalRemote
+from minilab.reloj.mundo import World, drive
+from minilab.reloj.reglas import Limits, Request
 from minilab_grading import medidores
 from minilab_grading.arnes.calificar import all_missed
 from minilab_grading.casos.reloj_real import real_clock_check

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from meter_jobs import job
 
-from minilab.casos import Reply
 from minilab.modelo import make_tiny_model
-from minilab.orden import order_judge
+from minilab.pruebas.casos import Reply
+from minilab.pruebas.orden import order_judge
 from minilab_grading.arnes.calificar import CheckMark
 from minilab_grading.casos.vllm import CLIENT, JSON, RATIO, SUMMARY, vllm_check
 from minilab_grading.medidores.banco import MeterError

@@ -21,8 +21,8 @@ from minilab.entrega import (
     released_notebooks,
     review_submission,
 )
-from minilab.lectura import MAX_BYTES, MAX_CELLS
-from minilab.magias import without_magics
+from minilab.entrega.lectura import MAX_BYTES, MAX_CELLS
+from minilab.entrega.magias import without_magics
 
 ASSIGNMENT = "P_sirve_y_demuestralo"
 PERCENTIL = "def percentil(valores, p):\n    return sorted(valores)[0]  # mío"

@@ -17,7 +17,7 @@ from minilab.entrega import (
     read_submission,
     rebuild,
 )
-from minilab.ranuras import slots_of
+from minilab.entrega.ranuras import slots_of
 
 ASSIGNMENT = "P_sirve_y_demuestralo"
 PERCENTIL = "def percentil(valores, p):\n    return sorted(valores)[0]  # mío"

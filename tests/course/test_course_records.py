@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from minilab.casos import Case, Result
+from minilab.pruebas.casos import Case, Result
 from minilab_grading import registro
 from minilab_grading.arnes.aislamiento import choose_isolation
 from minilab_grading.arnes.calificar import CheckMark, Grading
@@ -107,12 +107,12 @@ def test_an_existing_secret_is_never_replaced(tmp_path):
 def test_the_version_covers_what_judges_and_changes_with_it(tmp_path, monkeypatch):
     modules = version._closure()
     cases = f"minilab_grading.casos.{TASK.lower()}"
-    judging = {"minilab.casos", "minilab.planos", "minilab_grading.arnes.trabajador", cases}
+    judging = {"minilab.pruebas.casos", "minilab.pruebas.planos", "minilab_grading.arnes.trabajador", cases}
     assert judging <= modules.keys() and not {"minilab.graficas", "minilab_grading.exportar"} & modules.keys()
     before = version.harness_version()
     other = tmp_path / "planos.py"
-    other.write_bytes(modules["minilab.planos"].read_bytes() + b"\n")
-    monkeypatch.setattr(version, "_closure", lambda: {**modules, "minilab.planos": other})
+    other.write_bytes(modules["minilab.pruebas.planos"].read_bytes() + b"\n")
+    monkeypatch.setattr(version, "_closure", lambda: {**modules, "minilab.pruebas.planos": other})
     version.harness_version.cache_clear()
     assert version.harness_version() != before
     monkeypatch.undo()

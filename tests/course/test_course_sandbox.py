@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from minilab.casos import Case
+from minilab.pruebas.casos import Case
 from minilab_grading.arnes import aislamiento, recinto
 from minilab_grading.arnes.aislamiento import LADDER, Isolation, NoIsolation, broken_promises, choose_isolation
 from minilab_grading.arnes.calificar import ROOT, teacher_folders

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from minilab import cargas
-from minilab.casos import StudentError, play_case
-from minilab.costes import LLAMA3_8B_ON_H100, VirtualClock, sequential_seconds
-from minilab.mundo import Item, Limits, Request, World, drive
-from minilab.oraculo import END, Oracle
-from minilab.partidas import Workload, fast, play
-from minilab.remoto import LocalRemote
+from minilab.pruebas.casos import StudentError, play_case
+from minilab.pruebas.remoto import LocalRemote
+from minilab.reloj import cargas
+from minilab.reloj.costes import LLAMA3_8B_ON_H100, VirtualClock, sequential_seconds
+from minilab.reloj.mundo import Item, Limits, Request, World, drive
+from minilab.reloj.oraculo import END, Oracle
+from minilab.reloj.partidas import Workload, fast, play
 from minilab_grading.casos.planificador import planificador_check
 
 SMALL = Limits(max_requests=4, max_tokens=24, num_blocks=10, block_size=4)

@@ -12,8 +12,8 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from minilab.casos import Case, Outcome, Remote
-from minilab.json_estricto import fault
+from minilab.pruebas.casos import Case, Outcome, Remote
+from minilab.pruebas.json_estricto import fault
 
 
 class Complaint(Exception):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minilab.casos import StudentError
-from minilab.planos import NotPlainValue, to_plain
+from minilab.pruebas.casos import StudentError
+from minilab.pruebas.planos import NotPlainValue, to_plain
 
 
 class LocalRemote:
-    """:class:`minilab.casos.Remote` on a namespace; arguments are copied, as they are on their way to a worker."""
+    """:class:`minilab.pruebas.casos.Remote` on a namespace; arguments are copied, as on the way to a worker."""
 
     def __init__(self, namespace: Mapping[str, Any]):
         self._namespace = namespace

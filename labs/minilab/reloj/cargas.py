@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from minilab.casos import Case
-from minilab.oraculo import VOCABULARY
-from minilab.partidas import Workload, fast, served
-from minilab.reglas import Limits, Request
+from minilab.pruebas.casos import Case
+from minilab.reloj.oraculo import VOCABULARY
+from minilab.reloj.partidas import Workload, fast, served
+from minilab.reloj.reglas import Limits, Request
 
 LIMITS = Limits(max_requests=16, max_tokens=256, num_blocks=128, block_size=16)
 PUBLIC_SEED = 2026

@@ -12,9 +12,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from minilab.lectura import InvalidSubmission, Notice, read_submission
-from minilab.ranuras import STUB_LINE, slots_of
-from minilab.reparar import rebuild
+from minilab.entrega.lectura import InvalidSubmission, Notice, read_submission
+from minilab.entrega.ranuras import STUB_LINE, slots_of
+from minilab.entrega.reparar import rebuild
 
 __all__ = [
     "InvalidSubmission",
@@ -27,7 +27,7 @@ __all__ = [
     "review_submission",
 ]
 
-NOTEBOOK_FOLDER = Path(__file__).resolve().parents[1] / "cuadernos"
+NOTEBOOK_FOLDER = Path(__file__).resolve().parents[2] / "cuadernos"
 HEAVY_BYTES = 5 << 20
 READY, COSTS_MARKS, UNREADABLE = 0, 1, 2
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
-from minilab.lectura import ADDED, READING, READING_NOTICES, Notice, clean_cell
-from minilab.magias import without_magics
-from minilab.ranuras import Slot, copied_share, defines, line_set, slots_of, tidy
+from minilab.entrega.lectura import ADDED, READING, READING_NOTICES, Notice, clean_cell
+from minilab.entrega.magias import without_magics
+from minilab.entrega.ranuras import Slot, copied_share, defines, line_set, slots_of, tidy
 
 MAKERS = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell}
 KINDS = {"code": "código", "markdown": "Markdown", "raw": "texto sin formato"}

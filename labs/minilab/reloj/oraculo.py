@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
 
-from minilab.reglas import Item
+from minilab.reloj.reglas import Item
 
 VOCABULARY = 64
 END = 0
@@ -13,7 +13,7 @@ END_ODDS = 256
 
 
 class Oracle:
-    """A :class:`minilab.mundo.Backend` with a KV cache of its own: each slot keeps a hash of what was computed there.
+    """A :class:`.mundo.Backend` with a KV cache of its own: each slot keeps a hash of what was computed there.
 
     secret: without it no token can be told. The end token comes once in ``END_ODDS`` draws, the others evenly.
     """

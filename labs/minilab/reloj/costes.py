@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from minilab.reglas import Item, Request
+from minilab.reloj.reglas import Item, Request
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The world a student's scheduler lives in: it owns requests, model, memory and clock, and believes nothing.
 
 One turn (:func:`drive`): the student hears what the last step drew and who arrived, answers a batch, and the world
-validates it (``minilab.reglas``), computes it (:class:`Backend`), charges it (:class:`Clock`) and notes what finished.
+validates it (:mod:`.reglas`), computes it (:class:`Backend`), charges it (:class:`Clock`) and notes what finished.
 The virtual clock passes an oracle and a cost model; the real clock passes a real model and the time of day.
 """
 
@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from minilab.casos import Remote
-from minilab.reglas import Item, Limits, Memory, Progress, Request, Violation, check_batch
+from minilab.pruebas.casos import Remote
+from minilab.reloj.reglas import Item, Limits, Memory, Progress, Request, Violation, check_batch
 
 __all__ = ["Backend", "Clock", "Item", "Limits", "Request", "World", "drive"]
 

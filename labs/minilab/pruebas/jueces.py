@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from minilab.casos import Reply, prompt_of
-from minilab.planos import equal
-from minilab.servidor_simulado import Script
+from minilab.pruebas.casos import Reply, prompt_of
+from minilab.pruebas.planos import equal
+from minilab.pruebas.servidor_simulado import Script
 
 RETIRED_FIELDS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from minilab.casos import Outcome, Remote
-from minilab.costes import VirtualClock, sequential_seconds
-from minilab.mundo import World, drive
-from minilab.oraculo import END, Oracle
-from minilab.reglas import Limits, Request
+from minilab.pruebas.casos import Outcome, Remote
+from minilab.reloj.costes import VirtualClock, sequential_seconds
+from minilab.reloj.mundo import World, drive
+from minilab.reloj.oraculo import END, Oracle
+from minilab.reloj.reglas import Limits, Request
 
 TARGET = 5.0
 SLOW_CREDIT = 0.8

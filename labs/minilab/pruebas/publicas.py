@@ -5,12 +5,13 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from minilab import cargas, hostil
-from minilab.casos import Case, Check
-from minilab.jueces import body_judge, client_judge, prediction_judge
-from minilab.orden import order_judge
-from minilab.partidas import fast
-from minilab.servidor_simulado import script_of
+from minilab.pruebas import hostil
+from minilab.pruebas.casos import Case, Check
+from minilab.pruebas.jueces import body_judge, client_judge, prediction_judge
+from minilab.pruebas.orden import order_judge
+from minilab.pruebas.servidor_simulado import script_of
+from minilab.reloj import cargas
+from minilab.reloj.partidas import fast
 
 REQUESTS = [
     {"inicio": 0.0, "primer_token": 0.5, "fin": 2.0, "tokens": 30},

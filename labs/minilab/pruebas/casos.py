@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from minilab.planos import equal
-from minilab.servidor_simulado import Script
+from minilab.pruebas.planos import equal
+from minilab.pruebas.servidor_simulado import Script
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from minilab.casos import Reply
+from minilab.pruebas.casos import Reply
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 MULTIPLES = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
