@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("minilab-grading: interrumpido; repite la orden y seguirá donde estaba.", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # «| head»: whoever read has had enough; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _root(options: argparse.Namespace) -> Path:

@@ -87,7 +87,8 @@ def test_honest_and_failing_submission_through_the_whole_cycle(tmp_path, submiss
     save(submission(solutions), tmp_path / "entregas" / "honesta.ipynb")
     save(submission(FAILING), tmp_path / "entregas" / "fallida.ipynb")
     root = tmp_path / "curso"
-    command = ["ciclo", ASSIGNMENT, str(tmp_path / "entregas"), "--curso", str(root), "--medir", "no", "--sin-aislar"]
+    command = ["ciclo", ASSIGNMENT, str(tmp_path / "entregas"), "--curso", str(root), "--sin-aislar"]
+    command += ["--medir", "no", "--vllm", "no"]
     assert main(command) == 0
     points = sum(v or 0 for v in full.values())
     assert re.search(rf"honesta +{points:.2f} .*pendiente de leer: explica", capsys.readouterr().out)

@@ -18,6 +18,7 @@ from minilab.reloj.reglas import Limits, Request
 from minilab_grading import medidores
 from minilab_grading.arnes.calificar import all_missed
 from minilab_grading.casos.reloj_real import real_clock_check
+from minilab_grading.curso.ordenes import _meters
 from minilab_grading.medidores import planificador_referencia
 from minilab_grading.medidores.banco import Bank, MeterError
 from minilab_grading.medidores.cargas import Chats, chats
@@ -299,9 +300,11 @@ def test_prompts_of_a_run_are_all_different_from_their_first_token_on() -> None:
     assert set(asked.texts).isdisjoint(chats(Random(6)).texts)
 
 
-def test_meters_are_chosen_by_mode() -> None:
+def test_meters_are_chosen_by_mode(tmp_path: Path) -> None:
     assert set(medidores.meters("contado", "no")) == {"reloj_real"}
     assert medidores.meters("no", "no") == {}
+    with _meters(tmp_path, "no", "traza") as chosen:  # one without the other, from the command line too
+        assert set(chosen) == {"vllm"}
     with pytest.raises(ValueError, match="modes are"):
         medidores.meters("virtual")
     with pytest.raises(MeterError, match="minillm model get"):
