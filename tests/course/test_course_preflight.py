@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell
+from notebook_cells import PERCENTIL, at, data_of, put
 
 from minilab.__main__ import main
 from minilab.entrega import (
@@ -25,19 +26,6 @@ from minilab.entrega.lectura import MAX_BYTES, MAX_CELLS
 from minilab.entrega.magias import without_magics
 
 ASSIGNMENT = "P_sirve_y_demuestralo"
-PERCENTIL = "def percentil(valores, p):\n    return sorted(valores)[0]  # mío"
-
-
-def data_of(notebook) -> bytes:
-    return json.dumps(notebook, ensure_ascii=False).encode()
-
-
-def at(notebook, grade_id):
-    return next(c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
-
-
-def put(notebook, grade_id, **changes):
-    at(notebook, grade_id).update(changes)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import nbformat
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from nbgrader.nbgraderformat import MetadataValidator
+from notebook_cells import PERCENTIL, at, data_of, put
 
 from minilab.entrega import (
     InvalidSubmission,
@@ -20,22 +20,9 @@ from minilab.entrega import (
 from minilab.entrega.ranuras import slots_of
 
 ASSIGNMENT = "P_sirve_y_demuestralo"
-PERCENTIL = "def percentil(valores, p):\n    return sorted(valores)[0]  # mío"
 MIDE = "async def mide_una(cliente, modelo, prompt, max_tokens, reloj):\n    return {}"
 LANZA = "async def lanza_todas(cliente, modelo, prompts, max_tokens, reloj):\n    return []"
 EXPLICA = "Mi predicción falló porque el lote comparte cada lectura de los pesos."
-
-
-def data_of(notebook) -> bytes:
-    return json.dumps(notebook, ensure_ascii=False).encode()
-
-
-def at(notebook, grade_id):
-    return next(c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
-
-
-def put(notebook, grade_id, **changes):
-    at(notebook, grade_id).update(changes)
 
 
 def drop(notebook, *grade_ids):
