@@ -309,7 +309,7 @@ def test_no_process_outlives_the_session(world):
     with Session(world.isolation) as session:
         session.load([("celda", code)])
         assert session.call("f", NO_CASE).value == 1
-        assert running_with(token)
+        assert eventually(lambda: running_with(token))  # its name shows once it has been started
     assert eventually(lambda: not running_with(token))
 
 
