@@ -29,25 +29,28 @@ CREATING = ("nuevo", "ciclo", "generar")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 when all went well, 1 when something needs a person's eyes, 2 when it could not be done."""
+    """Exit code 0 when all went well, 1 when something needs a person's eyes, 2 when it could not be done.
+
+    141, as the shell has it, where whoever read the output has had enough («| head»): what was left is not done.
+    """
     options = _parser().parse_args(arguments)
     # nbgrader and its libraries take seconds to load: --help and usage errors do not need them.
     from minilab_grading.curso.ensayo import ensayo
     from minilab_grading.curso.ordenes import COMMANDS
 
     try:
-        if options.orden == "ensayo":
-            return ensayo(options)
-        return COMMANDS[options.orden](_root(options), options)
+        code = ensayo(options) if options.orden == "ensayo" else COMMANDS[options.orden](_root(options), options)
+        sys.stdout.flush()
+        return code
     except CycleError as error:
         print(f"minilab-grading: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("minilab-grading: interrumpido; repite la orden y seguirá donde estaba.", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # «| head»: whoever read has had enough; what is left in the buffer goes nowhere
+    except BrokenPipeError:  # Python flushes once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
 
 
 def _root(options: argparse.Namespace) -> Path:

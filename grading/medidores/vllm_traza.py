@@ -24,6 +24,7 @@ from minilab_grading.medidores.juicio import graded
 from minilab_grading.medidores.preguntas import Answer, nonce_prompts
 from minilab_grading.medidores.traza import FOLDER, Trace, load_trace, script_of_answer, throughput
 
+LIVE = "vLLM en vivo"  # the mode of measures that a server took, see :mod:`.vllm_vivo`
 FIRST_THINGS_FIRST = "que antes el cliente y el resumen sean correctos: la razón sale de ellos"
 
 
@@ -107,6 +108,8 @@ def mark_of(job: MeterJob, measures: dict[str, Any], parts: Sequence[tuple[list[
 class RecordedVllm:
     """Meter. trace: its name; folder: where traces lie. ``JSON`` needs a server and is left out.
 
+    A record is judged again by what it rests on: its own trace, or the answers of the server that was live then.
+
     Raises :class:`MeterError` when a record to be judged again rests on a trace that is no longer there.
     """
 
@@ -114,6 +117,10 @@ class RecordedVllm:
         self._trace, self._folder = load_trace(trace, folder), folder
 
     def measure(self, job: MeterJob) -> CheckMark:
+        if job.measures is not None and job.measures.get("modo") == LIVE:
+            from minilab_grading.medidores.vllm_vivo import judge_live
+
+            return judge_live(job, job.measures)
         trace = self._trace if job.measures is None else self._recorded(job.measures)
         rng, answers = Random(job.seed), trace.answers
         model = f"modelo-{rng.randrange(10**6)}"

@@ -35,7 +35,7 @@ from minilab_grading.medidores.preguntas import (
     server_version,
 )
 from minilab_grading.medidores.traza import CLIENTS, NEW_TOKENS, SAMPLE, WARM_UP, trace_environment
-from minilab_grading.medidores.vllm_traza import Load, call_in, judge_load, judge_orders, mark_of
+from minilab_grading.medidores.vllm_traza import LIVE, Load, call_in, judge_load, judge_orders, mark_of
 from minillm_serve.bench.judge import judge
 from minillm_serve.bench.prompts import GUIDED_MAX_TOKENS, GuidedCase
 from minillm_serve.bench.server_process import ServerError, ServerProcess, free_port
@@ -108,17 +108,7 @@ class LiveVllm:
         self._clients, self._new_tokens, self._json_cases = clients, new_tokens, json_cases
 
     def measure(self, job: MeterJob) -> CheckMark:
-        orders = judge_orders(job)
-        measures = job.measures or self._measure(job)
-        if complaint := measures.get("fallo"):
-            names = (CLIENT, SUMMARY, RATIO, JSON)
-            lost = [Result(c.name, False, complaint, hint=c.hint, weight=c.weight)
-                    for c in job.check.cases if c.name in names]  # fmt: skip
-            return mark_of(job, measures, [orders, (lost, complaint)])
-        answers = [Answer.from_plain(a) for a in measures["respuestas"]]
-        rate = measures["pipeline"]["una_a_una"]["tok_s"]
-        load = Load(measures["servido"], measures["prompts"], measures["tokens_nuevos"], answers, rate)
-        return mark_of(job, measures, [orders, judge_load(job, load), (self._judge_json(job, measures), "")])
+        return judge_live(job, job.measures or self._measure(job))
 
     def close(self) -> None:
         """Each measurement ends its own server."""
@@ -127,7 +117,7 @@ class LiveVllm:
         rng, port = Random(token_bytes(16)), free_port()
         prompts = nonce_prompts(rng, self._clients)
         asked = hidden_questions(rng, self._json_cases)
-        measures = {"modo": "vLLM en vivo"}
+        measures = {"modo": LIVE}
         try:
             argv = self._order(job, port)
             bodies = self._client_bodies(job, prompts)
@@ -218,17 +208,31 @@ class LiveVllm:
             except ServerError as error:
                 raise MeterError(f"vLLM no arrancó o murió con la orden del estudiante: {error}") from error
 
-    def _judge_json(self, job: MeterJob, measures: dict[str, Any]) -> list[Result]:
-        """All or nothing: a guarantee that fails once is none."""
-        case = next(c for c in job.check.cases if c.name == JSON)
-        verdicts = measures["json"]
-        valid = sum(not reason for reason in verdicts)
-        note = f"{valid} de {len(verdicts)} válidas"
-        if valid == len(verdicts):
-            return [Result(case.name, True, note=note, credit=1.0, weight=case.weight)]
-        reason = next(reason for reason in verdicts if reason)
-        return [Result(case.name, False, f"todas válidas; la primera que falló: {reason}", "", case.hint, note,
-                       weight=case.weight)]  # fmt: skip
+
+def judge_live(job: MeterJob, measures: dict[str, Any]) -> CheckMark:
+    """The verdict on what a live server answered: the same when it is measured and when a record is judged again."""
+    orders = judge_orders(job)
+    if complaint := measures.get("fallo"):
+        names = (CLIENT, SUMMARY, RATIO, JSON)
+        lost = [Result(c.name, False, complaint, hint=c.hint, weight=c.weight)
+                for c in job.check.cases if c.name in names]  # fmt: skip
+        return mark_of(job, measures, [orders, (lost, complaint)])
+    answers = [Answer.from_plain(a) for a in measures["respuestas"]]
+    rate = measures["pipeline"]["una_a_una"]["tok_s"]
+    load = Load(measures["servido"], measures["prompts"], measures["tokens_nuevos"], answers, rate)
+    return mark_of(job, measures, [orders, judge_load(job, load), (_judge_json(job, measures["json"]), "")])
+
+
+def _judge_json(job: MeterJob, verdicts: Sequence[str]) -> list[Result]:
+    """All or nothing: a guarantee that fails once is none. verdicts: empty, or what is wrong with the answer."""
+    case = next(c for c in job.check.cases if c.name == JSON)
+    valid = sum(not reason for reason in verdicts)
+    note = f"{valid} de {len(verdicts)} válidas"
+    if valid == len(verdicts):
+        return [Result(case.name, True, note=note, credit=1.0, weight=case.weight)]
+    reason = next(reason for reason in verdicts if reason)
+    return [Result(case.name, False, f"todas válidas; la primera que falló: {reason}", "", case.hint, note,
+                   weight=case.weight)]  # fmt: skip
 
 
 class Refused(Exception):

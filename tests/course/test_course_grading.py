@@ -25,7 +25,7 @@ from minilab_grading.__main__ import HELP, main
 from minilab_grading.arnes.calificar import CheckMark
 from minilab_grading.casos import cases_of
 from minilab_grading.ciclo import Course, CycleError
-from minilab_grading.curso import calificacion
+from minilab_grading.curso import calificacion, ensayo
 from minilab_grading.curso.calificacion import Options
 from minilab_grading.curso.intentos import attempts, latest_verdict, write_verdict
 from minilab_grading.registro import seed_of
@@ -275,6 +275,27 @@ def test_unknown_assignment_and_empty_folder_are_said_clearly(tmp_path, capsys):
         assert main(command) == 2
         error = capsys.readouterr().err
         assert re.search(message, error) and "Traceback" not in error
+
+
+def test_the_rehearsal_tells_a_solved_notebook_that_lost_a_cent(course, monkeypatch):
+    maxima = calificacion.maxima_of(course.released(ASSIGNMENT))
+    stories = [("ana", ensayo.STORIES[0]), ("carla", ensayo.STORIES[2])]
+    marks = {"ana": maxima | {"explica": None}, "carla": dict.fromkeys(maxima, 0.0)}
+    monkeypatch.setattr(Course, "marks", lambda self, assignment: marks)
+    assert ensayo._surprises(course, ASSIGNMENT, stories, set()) == []
+    assert len(ensayo._surprises(course, ASSIGNMENT, stories, {"vllm"})) == 1
+    marks["ana"]["prueba_percentil"] -= 0.01
+    marks["carla"]["prueba_percentil"] = 0.01
+    assert [s.split()[0] for s in ensayo._surprises(course, ASSIGNMENT, stories, set())] == ["ana", "carla"]
+
+
+def test_a_reader_that_has_had_enough_is_no_traceback_and_no_success(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "minilab_grading", "nuevo", str(tmp_path / "curso")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_every_command_explains_itself_in_spanish(capsys):

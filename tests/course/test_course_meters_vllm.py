@@ -197,7 +197,7 @@ def test_a_trace_is_recorded_from_a_server_and_replayed(tiny: Path, tmp_path: Pa
     assert (got[CLIENT], got[SUMMARY]) == (1, 1)
 
 
-def test_live_measuring_starts_the_server_with_the_students_command(tiny: Path, cells) -> None:
+def test_live_measuring_starts_the_server_with_the_students_command(tiny: Path, tmp_path: Path, cells) -> None:
     """Against our own server, which takes the same flags; vLLM itself needs minutes."""
     pytest.importorskip("transformers")
     command = [sys.executable, "-m", "minillm_serve.cli"]
@@ -205,15 +205,21 @@ def test_live_measuring_starts_the_server_with_the_students_command(tiny: Path, 
     mark = meter.measure(job(vllm_check(7), cells))
     got = credits(mark)
     assert (got[CLIENT], got[SUMMARY], got[JSON]) == (1, 1, 1) and mark.measures["modo"] == "vLLM en vivo"
-    again = meter.measure(job(vllm_check(7), cells, measures=json.loads(json.dumps(mark.measures))))
-    assert again.results == mark.results and str(tiny.parent) not in json.dumps(mark.measures)
+    recorded = job(vllm_check(7), cells, measures=json.loads(json.dumps(mark.measures)))
+    small_trace(tmp_path)
+    for judge in (meter, RecordedVllm("prueba", tmp_path)):  # the second is the one that regrades
+        assert judge.measure(recorded) == mark
+    assert str(tiny.parent) not in json.dumps(mark.measures)
 
 
-def test_live_measuring_refuses_what_could_do_harm_before_it_starts_anything(tiny: Path, cells) -> None:
+def test_live_measuring_refuses_what_could_do_harm_before_it_starts_anything(tiny: Path, tmp_path: Path, cells) -> None:
     meter = LiveVllm(tiny, command=["/no/existe"], clients=3)
     bad = ORDER.replace('"--host"', '"--trust-remote-code", "--host"')
     mark = meter.measure(job(vllm_check(7), {**cells, "orden_vllm": bad}))
     assert mark.fraction == 0 and "trust-remote-code" in mark.notice
+    recorded = job(vllm_check(7), {**cells, "orden_vllm": bad}, measures=mark.measures)
+    small_trace(tmp_path)
+    assert RecordedVllm("prueba", tmp_path).measure(recorded) == mark
     legacy = cells["cliente"].replace(
         'extra_body={"ignore_eos": True}', 'extra_headers={"x": "y"}, extra_body={"ignore_eos": True}'
     )
