@@ -600,8 +600,8 @@ print("Ejemplo:", respuestas[0].message.content)
 # | Forma | Detalles |
 # |---|---|
 # | `object` | `properties` y `required`; las demás son optativas; sin propiedades de más |
-# | `array` | `items`, `minItems` (0 si falta), `maxItems` |
-# | `string` | `minLength` (0 si falta), `maxLength`, contadas con `len`; sin comillas, barras invertidas ni caracteres de control dentro |
+# | `array` | `items`; de `minItems` (0 si falta) a `maxItems` elementos |
+# | `string` | de `minLength` (0 si falta) a `maxLength` caracteres, contados con `len`; sin comillas, barras invertidas ni caracteres de control dentro |
 # | `integer` | `minimum` 0 y `maximum` 9, 99 o 999; sin ceros a la izquierda |
 # | `boolean`, `null`, `enum`, `const` | el valor tal como lo escribe `json.dumps` |
 # | `anyOf`, `$ref` a `#/$defs/…` | sin recursión |
