@@ -388,7 +388,7 @@ comprobar("planificador", Planificador)
 
 # %% [markdown]
 # El mismo planificador, con el **reloj real**: al corregir mueve SmolLM2 en la CPU, alternado con la `pipeline` una a
-# una, nueve veces cada uno. Se puntúa la mediana de las razones: desde 5× cuentan todos los puntos; 3× vale el 60 %.
+# una, nueve veces cada uno (más, si queda duda). Se puntúa la mediana de las razones: desde 5× cuentan todos los puntos; 3× vale el 60 %.
 # Aquí lo ensayas con reloj virtual.
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_reloj_real", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
