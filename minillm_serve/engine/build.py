@@ -12,6 +12,7 @@ from torch import Tensor
 from minillm_kernels import Ops, resolve
 from minillm_serve.attention.backends import KVCache
 from minillm_serve.attention.no_cache import NoCache
+from minillm_serve.attention.plugged import plugged
 from minillm_serve.config import ConfigError, EngineConfig
 from minillm_serve.engine.admission import Admission
 from minillm_serve.engine.core import EngineCore
@@ -19,6 +20,8 @@ from minillm_serve.engine.grammars import GrammarCache
 from minillm_serve.engine.scheduling import build_scheduler
 from minillm_serve.engine.speculation import build_speculation, draft_bytes_per_token, feature_width, load_draft_net
 from minillm_serve.engine.trace import Recorder, Trace
+from minillm_serve.guided.constraints import compile_constraint
+from minillm_serve.guided.plugged import PluggedCompiler
 from minillm_serve.model.config import ModelConfig
 from minillm_serve.model.draft_head import DraftNet
 from minillm_serve.model.dummy import DummyCheckpoint
@@ -34,7 +37,7 @@ from minillm_serve.runner.batch import PersistentBatch
 from minillm_serve.runner.memory import num_kv_blocks, spare_host_bytes
 from minillm_serve.runner.runner import Runner
 from minillm_serve.sample.sampler import SampleSettings, sample
-from minillm_serve.seams import SAMPLE, Seams
+from minillm_serve.seams import ATTENTION_PAGED, GUIDED_COMPILE, SAMPLE, Seams
 
 
 def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = None) -> EngineCore:
@@ -45,7 +48,7 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
     device, dtype = _device(config), getattr(torch, config.dtype)
     if "fp8" in (config.quantization, config.kv_cache_dtype):
         _check_fp8(config)
-    ops = _ops(config)
+    ops = _ops(config, seams)
     dummy = DummyCheckpoint(device, dtype) if config.load_format == "dummy" else None
     source = open_model(resolve_model(config.model), dummy=dummy, tokenizer=not config.skip_tokenizer_init)
     model_config, tokenizer = source.config, source.tokenizer
@@ -64,6 +67,7 @@ def build_core(config: EngineConfig, trace: bool = False, seams: Seams | None = 
         config.guided_cache_mib << 20,
         jump_ahead=config.guided_jump_ahead,
         always_closes=config.json_always_closes,
+        compiler=PluggedCompiler(seams.get(GUIDED_COMPILE)) if seams.has(GUIDED_COMPILE) else compile_constraint,
     )
     batch = PersistentBatch(
         config.max_num_seqs,
@@ -94,8 +98,11 @@ def _device(config: EngineConfig) -> torch.device:
     return torch.device(config.device)
 
 
-def _ops(config: EngineConfig) -> Ops:
+def _ops(config: EngineConfig, seams: Seams) -> Ops:
     """The kernels for the device, or a refusal of those that cannot run on it."""
+    if seams.has(ATTENTION_PAGED):
+        _check_plugged_attention(config)
+        return plugged(seams.get(ATTENTION_PAGED))
     if config.device == "cpu" and config.kernels == "triton" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ConfigError(
             "kernels triton need a GPU, or TRITON_INTERPRET=1 to run them (slowly) in Triton's interpreter"
@@ -108,6 +115,19 @@ def _ops(config: EngineConfig) -> Ops:
         return resolve("triton" if config.device == "cuda" else config.kernels)
     except RuntimeError as error:
         raise ConfigError(str(error)) from error
+
+
+def _check_plugged_attention(config: EngineConfig) -> None:
+    """It reads pages of real numbers by torch's own operations."""
+    wanted = {
+        "device": ("cpu",),
+        "kernels": ("auto", "torch"),
+        "attention_backend": ("paged",),
+        "kv_cache_dtype": ("auto",),
+    }
+    for name, values in wanted.items():
+        if (value := getattr(config, name)) not in values:
+            raise ConfigError(f"the seam {ATTENTION_PAGED} needs {name} {' or '.join(values)}, got {value}")
 
 
 def _method(config: EngineConfig, ops: Ops) -> LinearMethod:

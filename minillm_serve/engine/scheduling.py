@@ -5,9 +5,10 @@ from __future__ import annotations
 from minillm_serve.config import EngineConfig
 from minillm_serve.kv.block_pool import BlockPool
 from minillm_serve.kv.manager import KVManager
+from minillm_serve.kv.prefix_cache import block_key
 from minillm_serve.sched.policy import POLICIES
 from minillm_serve.sched.scheduler import Scheduler
-from minillm_serve.seams import KV_BLOCK_POOL, SCHED_POLICY, Seams
+from minillm_serve.seams import KV_BLOCK_KEY, KV_BLOCK_POOL, SCHED_POLICY, Seams
 
 
 def build_scheduler(config: EngineConfig, num_blocks: int, seams: Seams | None = None) -> Scheduler:
@@ -22,6 +23,7 @@ def build_scheduler(config: EngineConfig, num_blocks: int, seams: Seams | None =
         config.block_size,
         seams.get(KV_BLOCK_POOL, BlockPool),
         enable_prefix_caching=config.enable_prefix_caching and keeps_kv,
+        key_of=seams.get(KV_BLOCK_KEY, block_key),
     )
     return Scheduler(
         kv,

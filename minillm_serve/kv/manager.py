@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from minillm_serve.config import ConfigError
 from minillm_serve.kv.block_pool import BlockPool
-from minillm_serve.kv.prefix_cache import HashChain, PrefixCache
+from minillm_serve.kv.prefix_cache import HashChain, PrefixCache, block_key
 
 
 @dataclass
@@ -29,7 +29,7 @@ class KVManager:
 
     enable_prefix_caching: keep the blocks of finished requests until their memory is needed. Without it only requests
     alive at the same time can share (the samples of one prompt). make_pool: see :class:`BlockPool`; a pool without
-    ``share`` serves as long as prefix caching is off. Raises ConfigError otherwise.
+    ``share`` serves as long as prefix caching is off. Raises ConfigError otherwise. key_of: see :func:`block_key`.
     """
 
     def __init__(
@@ -38,11 +38,13 @@ class KVManager:
         block_size: int,
         make_pool: Callable[[int], BlockPool] = BlockPool,
         enable_prefix_caching: bool = True,
+        key_of: Callable[[bytes, Sequence[int]], bytes] = block_key,
     ):
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.enable_prefix_caching = enable_prefix_caching
         self.pool = make_pool(num_blocks)
+        self._key_of = key_of
         self.cache = PrefixCache(keep_idle=enable_prefix_caching)
         self.stats = PrefixStats()
         self._can_share = callable(getattr(self.pool, "share", None))
@@ -73,14 +75,17 @@ class KVManager:
         if salt is None or not self._can_share:
             return ()
         if (chain := self._chains.get(rid)) is None:
-            chain = self._chains[rid] = HashChain(salt, self.block_size)
+            chain = self._chains[rid] = self._chain(salt)
         return self._longest_prefix(chain, token_ids)
 
     def peek(self, token_ids: Sequence[int], salt: tuple[str, ...] | None = ()) -> int:
         """How many tokens of a prompt are cached now (for policies and routers)."""
         if salt is None:
             return 0
-        return len(self._longest_prefix(HashChain(salt, self.block_size), token_ids)) * self.block_size
+        return len(self._longest_prefix(self._chain(salt), token_ids)) * self.block_size
+
+    def _chain(self, salt: tuple[str, ...]) -> HashChain:
+        return HashChain(salt, self.block_size, self._key_of)
 
     def _longest_prefix(self, chain: HashChain, token_ids: Sequence[int]) -> tuple[int, ...]:
         blocks = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 KEY_BYTES = 32
 TOKEN = "I"  # unsigned, at least 4 bytes: more than any vocabulary
@@ -31,10 +31,19 @@ def block_key(parent: bytes, tokens: Sequence[int]) -> bytes:
 
 
 class HashChain:
-    """The keys of one sequence's full blocks, each computed when it is first asked for."""
+    """The keys of one sequence's full blocks, each computed when it is first asked for.
 
-    def __init__(self, salt: tuple[str, ...], block_size: int):
+    name: another function in the place of :func:`block_key`.
+    """
+
+    def __init__(
+        self,
+        salt: tuple[str, ...],
+        block_size: int,
+        name: Callable[[bytes, Sequence[int]], bytes] = block_key,
+    ):
         self.block_size = block_size
+        self._name = name
         self._start = salt_key(salt)
         self._keys: list[bytes] = []
 
@@ -43,7 +52,7 @@ class HashChain:
         keys, size = self._keys, self.block_size
         while len(keys) <= index:
             first = len(keys) * size
-            keys.append(block_key(keys[-1] if keys else self._start, token_ids[first : first + size]))
+            keys.append(self._name(keys[-1] if keys else self._start, token_ids[first : first + size]))
         return keys[index]
 
 

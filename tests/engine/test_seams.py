@@ -9,7 +9,17 @@ from minillm_serve import LLM, SamplingParams
 from minillm_serve.config import ConfigError
 from minillm_serve.kv.block_pool import BlockPool
 from minillm_serve.sched.policy import FCFS
-from minillm_serve.seams import KV_BLOCK_POOL, SAMPLE, SCHED_POLICY, SEAMS, SPEC_VERIFY, Seams
+from minillm_serve.seams import (
+    ATTENTION_PAGED,
+    GUIDED_COMPILE,
+    KV_BLOCK_KEY,
+    KV_BLOCK_POOL,
+    SAMPLE,
+    SCHED_POLICY,
+    SEAMS,
+    SPEC_VERIFY,
+    Seams,
+)
 
 PROMPTS = ["one", "two two", "three three three", "four"]
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
@@ -82,4 +92,14 @@ def test_another_sampler_chooses_the_tokens(tiny_model_dir):
 def test_an_unknown_seam_is_refused_with_the_list_of_known_ones():
     with pytest.raises(KeyError, match=r"kv\.block_pool"):
         Seams({"kv.blockpool": BlockPool})
-    assert set(SEAMS) == {KV_BLOCK_POOL, SCHED_POLICY, SAMPLE, SPEC_VERIFY}
+    assert set(SEAMS) == {
+        KV_BLOCK_POOL,
+        KV_BLOCK_KEY,
+        SCHED_POLICY,
+        SAMPLE,
+        SPEC_VERIFY,
+        ATTENTION_PAGED,
+        GUIDED_COMPILE,
+    }
+    with pytest.raises(KeyError, match="sample"):
+        Seams().get(SAMPLE)
