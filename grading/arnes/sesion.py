@@ -15,13 +15,19 @@ from typing import Any
 
 import minilab.pruebas.planos
 import minilab.pruebas.servidor_simulado
+import minilab.pruebas.tensores
 from minilab.pruebas.casos import Case, Reply, StudentError, respond_with
 from minilab.pruebas.planos import NotPlainValue, to_plain
 from minilab_grading.arnes.aislamiento import NONE, Isolation, NoIsolation, session_folder
 from minilab_grading.arnes.vigilante import Watchdog, kill_tree
 
 WORKER = Path(__file__).with_name("trabajador.py")
-PROGRAM = (WORKER, Path(minilab.pruebas.planos.__file__), Path(minilab.pruebas.servidor_simulado.__file__))
+PROGRAM = (
+    WORKER,
+    Path(minilab.pruebas.planos.__file__),
+    Path(minilab.pruebas.servidor_simulado.__file__),
+    Path(minilab.pruebas.tensores.__file__),
+)
 START_S, CALL_S, SESSION_S = 30.0, 10.0, 90.0
 REPLY_MAX = 1 << 20
 LIMITS = {

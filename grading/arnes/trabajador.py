@@ -1,7 +1,7 @@
 """The worker: runs the student's cells and answers calls, one JSON line each. Started in a folder of its own.
 
 It holds no expected value and no hidden case: it gets the arguments of one call at a time. Its neighbours in that
-folder are ``planos.py`` and ``servidor_simulado.py``, copies of the public ones.
+folder are ``planos.py``, ``servidor_simulado.py`` and ``tensores.py``, copies of the public ones.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ast
 import asyncio
 import contextlib
 import json
+import linecache
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from planos import NotPlainValue, to_plain
 from servidor_simulado import SimulatedServer
+from tensores import with_tensors
 
 ADDED = "celdas añadidas"
 
@@ -65,6 +67,8 @@ class Notebook:
 
     def load(self, sources: list[list[str]]) -> None:
         for name, code in sources:
+            # Where inspect looks for the source of a function: Triton compiles kernels from there.
+            linecache.cache[f"<{name}>"] = (len(code), None, code.splitlines(keepends=True), f"<{name}>")
             if name != ADDED:
                 exec(compile(code, f"<{name}>", "exec", dont_inherit=True), self.namespace)
                 continue
@@ -80,13 +84,13 @@ class Notebook:
         return found
 
     def new(self, handle: int, cls: str, args: list) -> None:
-        self._objects[handle] = self.named(cls)(*args)
+        self._objects[handle] = self.named(cls)(*with_tensors(args))
 
     def run(self, handle: int, calls: list[list]) -> list:
-        return [to_plain(getattr(self._objects[handle], method)(*args)) for method, args in calls]
+        return [to_plain(getattr(self._objects[handle], method)(*with_tensors(args))) for method, args in calls]
 
     def call(self, name: str, args: list) -> Any:
-        return to_plain(self.named(name)(*args))
+        return to_plain(self.named(name)(*with_tensors(args)))
 
     async def drive(self, name: str, args: list, nonce: str, channel: Channel) -> Any:
         """A client case: each group of requests goes to the other end, and its scripts come back."""

@@ -31,13 +31,13 @@ class Held(Protocol):
 
 class Engine:
     def __init__(self, folder: Path):
-        from minilab_grading.medidores.motor_real import load_model
+        from minilab.reloj.motor_real import load_model
 
         self._model = load_model(folder)
         self.info = {"vocabulario": self._model.config.vocab_size}
 
     def begin(self, setup: dict[str, Any]) -> Any:
-        from minilab_grading.medidores.motor_real import RunnerBackend
+        from minilab.reloj.motor_real import RunnerBackend
 
         self._warm_up(RunnerBackend(self._model, {0: WARM_UP[0][0]}, 2, 8, 16))
         prompts = {int(ident): tokens for ident, tokens in setup["prompts"].items()}

@@ -3,5 +3,6 @@ cell into manual work, because nbgrader recognises it by its checksum."""
 
 from __future__ import annotations
 
-CODE_STUB = {"python": "# TU CÓDIGO AQUÍ\nraise NotImplementedError('Falta implementar')"}
+UNWRITTEN = "Falta implementar"
+CODE_STUB = {"python": f"# TU CÓDIGO AQUÍ\nraise NotImplementedError('{UNWRITTEN}')"}
 TEXT_STUB = "*Escribe aquí tu respuesta.*"

@@ -14,9 +14,10 @@ from minilab.comprobar import CheckFailed, comprobar
 from minilab.pruebas.casos import Reply
 from minilab.pruebas.jueces import body_judge, client_judge, prediction_judge
 from minilab.pruebas.planos import NotPlainValue, equal, to_plain
-from minilab.pruebas.publicas import CHECKS
+from minilab.pruebas.publicas import checks_of
 from minilab.pruebas.servidor_simulado import SimulatedServer, StuckClient, script_of
 
+CHECKS = checks_of("p")
 PRELUDE = {"asyncio": asyncio, "json": json, "jsonschema": jsonschema}
 
 

@@ -24,7 +24,7 @@ from minilab_grading.medidores.banco import Bank, MeterError
 from minilab_grading.medidores.cargas import Chats, chats
 from minilab_grading.medidores.estadistica import enough, interval, ramp, target_for
 from minilab_grading.medidores.juicio import judge_ratio
-from minilab_grading.medidores.motor_real import RunnerBackend, load_model
+from minilab.reloj.motor_real import RunnerBackend, load_model
 from minilab_grading.medidores.reloj_contado import CountedClock
 from minilab_grading.medidores.reloj_real import CEILING_FILE, RealClock
 from minillm_serve import LLM, SamplingParams

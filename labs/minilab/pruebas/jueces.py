@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -107,3 +108,46 @@ def _format_complaint(response_format: Any, schema: dict[str, Any]) -> str | Non
     if not equal(schema, inner.get("schema")):
         return "el esquema recibido, sin cambios, en json_schema.schema"
     return None
+
+
+def near(expected: Any, rtol: float = 1e-4, atol: float = 1e-5) -> Callable[[Reply], str | None]:
+    """A tensor as nested lists, within ``atol + rtol * |expected|``; the strings of inf and nan as they are."""
+    return lambda reply: far_from(expected, reply.value, rtol, atol)
+
+
+def far_from(expected: Any, got: Any, rtol: float = 1e-4, atol: float = 1e-5) -> str | None:
+    """None, or what was expected in Spanish: the shape, else the first element that differs, with its indices."""
+    if (shape := shape_of(expected)) != (theirs := shape_of(got)):
+        seen = "sin forma" if theirs is None else f"de forma {theirs}"
+        return f"un resultado de forma {shape} (llegó {seen})"
+    for place, number, other in _pairs(expected, got, ()):
+        if not _close(number, other, rtol, atol):
+            where = f" en {list(place)}" if place else ""
+            return f"{number:.6g}{where}" if type(number) in (int, float) else f"{number}{where}"
+    return None
+
+
+def shape_of(value: Any) -> list[int] | None:
+    """The shape of nested lists, [] for a number; None where they are ragged or hold something else."""
+    if not isinstance(value, list):
+        return [] if isinstance(value, (int, float, str)) else None
+    inner = [shape_of(v) for v in value]
+    if not inner:
+        return [0]
+    return None if inner[0] is None or any(s != inner[0] for s in inner) else [len(value), *inner[0]]
+
+
+def _pairs(expected: Any, got: Any, place: tuple[int, ...]) -> Any:
+    if not isinstance(expected, list):
+        yield place, expected, got
+        return
+    for i, (inner, other) in enumerate(zip(expected, got, strict=True)):
+        yield from _pairs(inner, other, (*place, i))
+
+
+def _close(expected: Any, got: Any, rtol: float, atol: float) -> bool:
+    if isinstance(expected, str) or isinstance(got, str):
+        return expected == got
+    if isinstance(expected, bool) or isinstance(got, bool):
+        return expected is got
+    return math.isclose(expected, got, rel_tol=0.0, abs_tol=atol + rtol * abs(expected))

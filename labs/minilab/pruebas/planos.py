@@ -7,6 +7,7 @@ from typing import Any
 
 MAX_DEPTH = 32
 MAX_BITS = 64
+MAX_ELEMENTS = 100_000
 
 
 class NotPlainValue(TypeError):
@@ -16,9 +17,10 @@ class NotPlainValue(TypeError):
 def to_plain(value: Any, depth: int = 0) -> Any:
     """Convert to JSON-like values by exact type, so that no method of a student's class decides a comparison.
 
-    Tuples become lists; NumPy and torch scalars (anything outside builtins with ``item()``) become Python numbers.
-    What a JSON file cannot hold, or arithmetic on it would raise, is refused: inf and nan, integers of more than 64
-    bits, strings with half a character. Raises :class:`NotPlainValue`.
+    Tuples become lists; NumPy and torch scalars become Python numbers, their arrays nested lists in which the strings
+    "inf", "-inf" and "nan" stand for those numbers. What a JSON file cannot hold, or arithmetic on it would raise, is
+    refused: inf and nan, integers of more than 64 bits, strings with half a character, arrays of more than 100,000
+    elements. Raises :class:`NotPlainValue`.
     """
     if depth > MAX_DEPTH:
         raise NotPlainValue(f"el valor anida más de {MAX_DEPTH} niveles")
@@ -30,9 +32,27 @@ def to_plain(value: Any, depth: int = 0) -> Any:
         if not all(type(key) is str for key in value):
             raise NotPlainValue("las claves de un diccionario deben ser cadenas")
         return {_sound(key): to_plain(v, depth + 1) for key, v in value.items()}
-    if type(value).__module__.split(".")[0] in ("numpy", "torch") and getattr(value, "ndim", None) == 0:
-        return to_plain(value.item(), depth + 1)
+    if (array := _array(value)) is not None:
+        return to_plain(array.item(), depth + 1) if array.ndim == 0 else _elements(array.tolist())
     raise NotPlainValue(f"devolviste un objeto de tipo {type(value).__name__}; se espera un valor simple de Python")
+
+
+def _array(value: Any) -> Any:
+    """``value`` without its gradient if it is NumPy's or torch's array or scalar; what it holds is looked at later."""
+    module, name = type(value).__module__.split(".")[0], type(value).__name__
+    if module not in ("numpy", "torch") or not hasattr(value, "tolist"):
+        return None
+    if math.prod(value.shape) > MAX_ELEMENTS:
+        raise NotPlainValue(f"devolviste {name} con más de {MAX_ELEMENTS} elementos")
+    return value.detach() if module == "torch" else value
+
+
+def _elements(values: Any) -> Any:
+    if type(values) is list:
+        return [_elements(inner) for inner in values]
+    if type(values) is float and not math.isfinite(values):
+        return str(values)
+    return to_plain(values)
 
 
 def _sound(value: bool | int | float | str | None) -> bool | int | float | str | None:

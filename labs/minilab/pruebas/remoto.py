@@ -7,6 +7,7 @@ from typing import Any
 
 from minilab.pruebas.casos import StudentError
 from minilab.pruebas.planos import NotPlainValue, to_plain
+from minilab.pruebas.tensores import with_tensors
 
 
 class LocalRemote:
@@ -50,7 +51,7 @@ def _method(instance: Any, name: str) -> Callable[..., Any]:
 
 
 def _run(work: Callable[..., Any], args: Sequence[Any]) -> Any:
-    copies = to_plain(list(args))
+    copies = with_tensors(to_plain(list(args)))
     try:
         return work(*copies)
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""The public cases of each check: what a student may see. The hidden ones live with the grader."""
+"""The public cases of project P: what a student may see. The hidden ones live with the grader."""
 
 from __future__ import annotations
 
