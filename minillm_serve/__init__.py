@@ -14,7 +14,7 @@ from minillm_serve.request import RequestOutput
 if TYPE_CHECKING:
     from minillm_serve.engine.llm import LLM
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 __all__ = [
     "LLM",
     "EngineConfig",

@@ -28,7 +28,7 @@ def mask_check(seed: int, runs: int = RUNS) -> Check:
     """The check ``mascara``; ``runs`` hostile runs for each family, with cases that depend on ``seed`` alone."""
     families = (
         Case(
-            name=f"lógits hostiles: {family.name}",
+            name=f"logits hostiles: {family.name}",
             args=(),
             play=partial(_hostile, family=family, seed=seed, runs=runs),
             hint=family.hint,
@@ -61,7 +61,7 @@ def mask_check(seed: int, runs: int = RUNS) -> Check:
                 weight=2.0,
             ),
             Case(
-                name="obedece a los lógits",
+                name="obedece a los logits",
                 args=(),
                 play=partial(_dependence, seed=seed),
                 hint="Entre los permitidos manda el modelo: dos preguntas distintas dan dos documentos distintos.",
@@ -94,7 +94,7 @@ def _hostile(remote: Remote, family: Family, seed: int, runs: int) -> Outcome:
             try:
                 walk(remote, task, adversary, rng)
             except Complaint as complaint:
-                raise Complaint(f"en la tirada {run + 1} de {runs}, con lógits {adversary.name}, {complaint}") from None
+                raise Complaint(f"en la tirada {run + 1} de {runs}, con logits {adversary.name}, {complaint}") from None
         for task, _, written, rng in _documents([family], seed, "dictado"):
             dictate(remote, task, by_character(written, task.vocabulary, rng))
         return f"{runs} tiradas válidas de {runs}"

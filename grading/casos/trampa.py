@@ -30,7 +30,7 @@ def _play(remote: Remote, seed: int) -> Outcome:
     def exchange() -> str:
         for turn in range(SCHEMAS):
             rng = Random(f"{seed} trampa {turn}")
-            field, schema, facts = _question(rng)
+            field, schema, facts = question(rng)
             for fact in facts:
                 prompt = f"{' '.join(words(rng, 3))}: {fact}. {' '.join(words(rng, 2))}?"
                 _judge(remote.function("cuerpo_json", prompt, schema), prompt, schema, {field: fact}, rng)
@@ -39,7 +39,7 @@ def _play(remote: Remote, seed: int) -> Outcome:
     return attempt(exchange)
 
 
-def _question(rng: Random) -> tuple[str, Schema, list[str]]:
+def question(rng: Random) -> tuple[str, Schema, list[str]]:
     """A field, the schema where it is, and two facts that the field may hold."""
     field, count, note, *facts = words(rng, 5)
     properties = {count: number(rng), field: {"enum": sorted(facts)}, note: text(0, 4)}
@@ -50,16 +50,16 @@ def _question(rng: Random) -> tuple[str, Schema, list[str]]:
 def _judge(body: Any, prompt: str, schema: Schema, fact: dict[str, str], rng: Random) -> None:
     if not isinstance(body, dict) or prompt_of(body) != prompt:
         raise Complaint("cuerpo_json debe devolver un diccionario con la pregunta como último mensaje")
-    answer, finish = _answer(body, schema, fact, rng)
+    said, finish = answer(body, schema, fact, rng)
     if finish == "length":
         raise Complaint("la respuesta se cortó: max_tokens no deja acabar el JSON")
-    if complaint := fault(answer, schema):
+    if complaint := fault(said, schema):
         raise Complaint(f"el servidor contestó HTTP 200, pero {complaint}")
-    if not fact.items() <= parse_strict(answer).items():
+    if not fact.items() <= parse_strict(said).items():
         raise Complaint("la respuesta no depende de la pregunta: falta el dato que llevaba")
 
 
-def _answer(body: dict[str, Any], schema: Schema, fact: dict[str, str], rng: Random) -> tuple[str, str]:
+def answer(body: dict[str, Any], schema: Schema, fact: dict[str, str], rng: Random) -> tuple[str, str]:
     """Text and finish reason. Only a schema asked for by a field of today is kept to; other fields pass unseen.
 
     One character a token: the shortest limit that a right client may need.

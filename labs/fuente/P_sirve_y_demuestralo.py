@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["cubre-B-tarea"]
 # # Proyecto P · Sirve y demuéstralo
 #
 # Vas a servir un modelo de lenguaje a cincuenta clientes a la vez y a demostrar con números qué ganas. Todo ocurre en
@@ -14,7 +14,7 @@
 # | escribir un cliente concurrente con `openai` | `cliente` |
 # | pedir JSON garantizado y comprobarlo con rigor | `cuerpo_json`, `es_valida` |
 # | garantizarlo tú, con una máscara de tokens | `mascara` |
-# | servir el mismo trabajo con vLLM | `vllm` |
+# | servir el mismo trabajo con vLLM | `orden_vllm` |
 # | defender un «≥ 5×» nombrando la base | `veredicto`, `explica` |
 #
 # **Criterio de aceptación:** al menos **5 veces** el throughput de la `pipeline` de Hugging Face con los prompts **de
@@ -111,7 +111,7 @@ def mi_prediccion():
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_prediccion", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-comprobar("prediccion", mi_prediccion)
+comprobar("prediccion")
 
 # %% [markdown]
 # ## 3 · Construye
@@ -159,9 +159,9 @@ def percentil(valores, p):
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_percentil", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-comprobar("percentil", percentil)
+comprobar("percentil")
 
-# %% [markdown]
+# %% [markdown] tags=["cubre-A-demo"]
 # ### 3.3 Throughput y TTFT
 #
 # Cada petición medida es un diccionario:
@@ -188,7 +188,7 @@ def resume(peticiones):
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_resume", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-comprobar("resume", resume)
+comprobar("resume")
 
 # %% [markdown]
 # ### 3.4 El planificador, tuyo
@@ -384,7 +384,7 @@ class Planificador:
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_planificador", "locked": true, "points": 25, "schema_version": 3, "solution": false, "task": false}
-comprobar("planificador", Planificador)
+comprobar("planificador")
 
 # %% [markdown]
 # El mismo planificador, con el **reloj real**: al corregir mueve SmolLM2 en la CPU, alternado con la `pipeline` una a
@@ -392,7 +392,7 @@ comprobar("planificador", Planificador)
 # Aquí lo ensayas con reloj virtual.
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_reloj_real", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
-comprobar("reloj_real", Planificador)
+comprobar("reloj_real")
 
 # %% [markdown]
 # ### 3.5 Levanta el servidor
@@ -450,14 +450,14 @@ async def lanza_todas(cliente, modelo, prompts, max_tokens, reloj):
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_cliente", "locked": true, "points": 6, "schema_version": 3, "solution": false, "task": false}
-comprobar("cliente", lanza_todas)
+comprobar("cliente")
 
 # %% [markdown]
 # Ahora de verdad: la primera tanda es de calentamiento y se descarta; la segunda se mide. `corre` ejecuta una corrutina
 # hasta el final.
 
 
-# %% tags=["corta"]
+# %% tags=["corta", "cubre-A-demo"]
 async def tanda(preguntas):
     async with AsyncOpenAI(base_url=servidor.url, api_key="sin-clave", max_retries=0) as cliente:
         return await lanza_todas(cliente, nombre, preguntas, NUEVOS, time.perf_counter)
@@ -478,7 +478,7 @@ print(f"TTFT: p50 {medido['ttft_p50']:.2f} s · p95 {medido['ttft_p95']:.2f} s")
 # %%
 linea_de_tiempo(medidas, "Peticiones simultáneas")
 
-# %% [markdown]
+# %% [markdown] tags=["errata-9"]
 # ## 5 · Compara
 #
 # Sin base, «5×» no significa nada. Medimos dos veces la `pipeline` de transformers, con los mismos prompts, los mismos
@@ -525,9 +525,9 @@ def cuerpo_json(pregunta, esquema, max_tokens=512):
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_cuerpo_json", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-comprobar("cuerpo_json", cuerpo_json)
+comprobar("cuerpo_json")
 
-# %% [markdown]
+# %% [markdown] tags=["errata-14"]
 # ### 6.2 El juez
 #
 # Implementa `es_valida(texto, esquema, fin)`, donde `fin` es el `finish_reason` de la respuesta. Es verdadera solo si:
@@ -559,7 +559,7 @@ def es_valida(texto, esquema, fin):
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_es_valida", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-comprobar("es_valida", es_valida)
+comprobar("es_valida")
 
 
 # %%
@@ -755,9 +755,9 @@ class Mascara:
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_mascara", "locked": true, "points": 18, "schema_version": 3, "solution": false, "task": false}
-comprobar("mascara", Mascara)
+comprobar("mascara")
 
-# %% [markdown]
+# %% [markdown] tags=["errata-2"]
 # ## 7 · Rompe
 #
 # ### 7.1 El campo que ya no existe
@@ -778,7 +778,7 @@ with OpenAI(base_url=servidor.url, api_key="sin-clave", max_retries=0) as client
     except BadRequestError as error:
         print(f"HTTP {error.status_code}: {error.body['message']}")
 
-# %% [markdown]
+# %% [markdown] tags=["cubre-B-error-uno"]
 # ### 7.2 El cliente que espera
 #
 # El mismo servidor, los mismos prompts, pero el cliente envía cada petición cuando termina la anterior. El motor nunca
@@ -827,7 +827,7 @@ def veredicto(informe):
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_veredicto", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
-comprobar("veredicto", veredicto)
+comprobar("veredicto")
 
 # %%
 informe = lee_demo()
@@ -853,7 +853,7 @@ else:
     anota("P", "razón contra una a una", mi_prediccion()["contra_una_a_una"], final["ratio"], "×", modelo.nombre)
     anota("P", "razón contra el lote", mi_prediccion()["contra_lote"], final["ratio_lote"], "×", modelo.nombre)
 
-# %% [markdown]
+# %% [markdown] tags=["errata-1"]
 # ### 8.1 Lo mismo, con vLLM
 #
 # El criterio del enunciado se cumple también con el servidor que usarás en producción. Escribe la orden que lo arranca,
@@ -887,7 +887,7 @@ def orden_vllm(modelo, puerto, peticiones, contexto):
 
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_vllm", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
-comprobar("orden_vllm", orden_vllm)
+comprobar("orden_vllm")
 
 # %% [markdown]
 # Las dos últimas filas de `bitacora.csv` guardan tu predicción junto a la medida.

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
                 console.print(f"pass {number + 1}: {name} {len(found[name])}/{len(work)}", highlight=False)
             passes.append(found)
     document = summarise(cases, passes) | {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": _command(args),
         "info": info,
         "data": {"file": args.data.name, "schemas": len(cases)},
         "limits": {"seconds": args.seconds, "memory_gib": args.memory_gib, "cores": 1},
@@ -78,6 +81,12 @@ def run(args: argparse.Namespace) -> int:
         args.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     ours = document["engines"].get("minillm")
     return int(ours is not None and bool(ours["wrong"] or ours["failures"]))
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What was asked for, without anybody's folders."""
+    limit = "" if args.limit is None else f" --limit {args.limit}"
+    return f"minillm bench guided --engine {args.engine} --data {args.data.name} --repeats {args.repeats}{limit}"
 
 
 def _engines(text: str) -> list[str]:

@@ -202,13 +202,13 @@ def public_cases() -> tuple[Case, ...]:
             hint="Un token está permitido si todos sus caracteres, en orden, son posibles; fin, al completar el texto.",
         ),
         Case(
-            name="objeto con lógits hostiles",
+            name="objeto con logits hostiles",
             args=(),
             play=lambda remote: attempt(lambda: _all_adversaries(remote, colour)),
             hint="La coma solo va entre propiedades; las optativas se pueden saltar y un entero no empieza por 0.",
         ),
         Case(
-            name="lista con lógits hostiles",
+            name="lista con logits hostiles",
             args=(),
             play=lambda remote: attempt(lambda: _all_adversaries(remote, names)),
             hint="Cuenta los elementos y los caracteres de cada cadena: hay mínimo y máximo.",
@@ -221,5 +221,5 @@ def _all_adversaries(remote: Remote, task: MaskTask, adversaries: Sequence[Adver
         try:
             walk(remote, task, adversary, Random(adversary.name))
         except Complaint as complaint:
-            raise Complaint(f"con lógits {adversary.name}, {complaint}") from complaint
+            raise Complaint(f"con logits {adversary.name}, {complaint}") from complaint
     return f"{len(adversaries)} tiradas válidas"

@@ -37,8 +37,10 @@ class LocalRemote:
 
 
 def namespace_of(student: Callable[..., Any]) -> dict[str, Any]:
-    """The names that a student's function or class can see, and its own."""
-    members = [student, *vars(student).values()] if isinstance(student, type) else [student]
+    """The names that a student's function or class can see, and its own. A Triton kernel has its function in ``fn``."""
+    members = (
+        [student, *vars(student).values()] if isinstance(student, type) else [student, getattr(student, "fn", None)]
+    )
     visible = next((m.__globals__ for m in members if hasattr(m, "__globals__")), {})
     return {**visible, getattr(student, "__name__", ""): student}
 
