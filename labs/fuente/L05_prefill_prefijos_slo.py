@@ -73,7 +73,7 @@ TEXTO_LARGO = " ".join((" ".join(PROMPTS) * 2).split()[:PALABRAS])
 #                              └── las otras tres, paradas ──┘
 # ```
 #
-# Ese paso tarda diez o cien veces más que los demás. A las tres se les para el texto: es un **hueco de decode**, una ITL
+# Ese paso tarda muchas veces lo que los demás. A las tres se les para el texto: es un **hueco de decode**, una ITL
 # enorme. La media casi no lo nota; las personas sí.
 #
 # ### La cura: un presupuesto
@@ -561,11 +561,11 @@ ver_gantt({f"presupuesto {p}": tandas[p].traza for p in (min(PRESUPUESTOS), max(
 
 # %% [markdown]
 # Y la decisión, con un SLO escrito antes de mirar la tabla. Aquí el límite se pone según tu equipo: que el p95 de la ITL no pase
-# del cuádruple de la ITL de las charlas cuando nadie molesta.
+# de seis veces la ITL de las charlas cuando nadie molesta.
 
 # %%
 tranquilas = motor.sirve(CHARLAS)
-limite = 4 * percentil(tranquilas.itl(), 50)
+limite = 6 * percentil(tranquilas.itl(), 50)
 elegido = elige_presupuesto(medidas, {"itl_p95": limite})
 print(f"SLO: p95 de la ITL ≤ {1000 * limite:.0f} ms → presupuesto {elegido}")
 print(f"sin SLO, solo throughput → presupuesto {elige_presupuesto(medidas, {})}")
@@ -616,7 +616,7 @@ for nombre, clave in (("suma", suma), ("suma sin padre", suma_sin_padre), ("tu c
         print(f"  {nombre:>14}, {con_sal}: {texto.strip()[:6]!r:9} {ajenos:3} tokens sacados de la caché")
 
 # %% [markdown]
-# Ni un error, ni un aviso: HTTP 200 y la respuesta de otra conversación. Se llama **envenenar** la caché. (Con el modelo
+# Ni un error, ni un aviso: una respuesta normal, de otra conversación. Se llama **envenenar** la caché. (Con el modelo
 # diminuto los textos no significan nada: mira solo cuántos tokens salen de la caché.) Los pocos tokens que comparte tu clave, si
 # los hay, son un comienzo igual de verdad.
 #
@@ -667,6 +667,17 @@ for politica in ("fcfs", "priority"):
 
 # %% [markdown]
 # El throughput es casi el mismo: el trabajo no cambia, cambia quién espera. Un solo p95 para todos escondería las dos cosas.
+#
+# Con esto está entera la receta de los apuntes, y ya sabes qué espera ataca cada línea:
+#
+# | Receta | Qué mejora | Qué cuesta | Dónde |
+# |---|---|---|---|
+# | batching con streaming | el throughput, y el TTFT si hay cola | cada paso tarda algo más | Lab 2 |
+# | presupuesto por paso | la ITL de quien ya escribe | el TTFT de los prompts largos | 3.1 |
+# | caché de prefijos | el TTFT | memoria, y una clave que no se falsifique | 3.3, 6.1 |
+# | límite y cola | el p95 de quien entra | alguien recibe un 429 | 3.5 |
+# | SLO por cola | el TTFT de lo urgente | el de lo demás | 6.3 |
+# | cuantización | lo que se lee en cada paso, y la memoria | precisión | Lab 6 |
 
 # %% [markdown]
 # ## 7 · Explica

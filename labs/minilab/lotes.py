@@ -161,7 +161,9 @@ def reloj_virtual(clase: Maker, semilla: int = 1) -> dict[str, float]:
     return {name: run.ratio for name, run in runs.items()}
 
 
-def esperas(rangos: Callable[[list[dict[str, int]]], list[Any]], cola: Sequence[tuple[int, int]], lugares: int):
+def esperas(
+    rangos: Callable[[list[dict[str, int]]], list[Any]], cola: Sequence[tuple[int, int]], lugares: int
+) -> list[int | None]:
     """Steps that each request waits. cola: (arrival step, prompt tokens); it holds its place 1 step per 32 tokens.
 
     None: it was still waiting when the last one came.

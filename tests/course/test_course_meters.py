@@ -13,6 +13,7 @@ from meter_jobs import job
 
 from minilab.modelo import make_tiny_model
 from minilab.pruebas.remoto import LocalRemote
+from minilab.reloj.motor_real import RunnerBackend, load_model
 from minilab.reloj.mundo import World, drive
 from minilab.reloj.reglas import Limits, Request
 from minilab_grading import medidores
@@ -24,7 +25,6 @@ from minilab_grading.medidores.banco import Bank, MeterError
 from minilab_grading.medidores.cargas import Chats, chats
 from minilab_grading.medidores.estadistica import enough, interval, ramp, target_for
 from minilab_grading.medidores.juicio import judge_ratio
-from minilab.reloj.motor_real import RunnerBackend, load_model
 from minilab_grading.medidores.reloj_contado import CountedClock
 from minilab_grading.medidores.reloj_real import CEILING_FILE, RealClock
 from minillm_serve import LLM, SamplingParams

@@ -6,6 +6,7 @@ import csv
 import re
 
 import pytest
+from cell_outputs import on_stderr, shown
 
 from minilab import construir
 from minilab.comprobar import CheckFailed, comprobar
@@ -124,8 +125,6 @@ def test_a_stub_fails_its_check_with_one_spanish_sentence(released, lab):
 @pytest.mark.parametrize("lab", NUMBERED)
 def test_the_solved_lab_runs_from_top_to_bottom(solved, execute, tmp_path, lab):
     """On the real model where it is, quick; within twice the published minutes; nothing on stderr."""
-    from conftest import on_stderr, shown
-
     notebook = solved(lab)
     names = set(graded(notebook).values())
     done = execute(notebook, 2 * minutes_of(notebook), tiny=not real_model_here())
@@ -156,8 +155,6 @@ def test_an_unsolved_lab_opens_and_says_what_is_missing(released, execute, lab):
 @pytest.mark.parametrize("lab", SHORT_TRACK)
 def test_the_short_track_runs_on_its_own(solved, execute, lab):
     """Only the cells tagged ``corta``: what an 80-minute class does."""
-    from conftest import on_stderr
-
     notebook = solved(lab)
     minutes = int(re.search(r"\*\*Pista corta:\*\* (\d+) minutos", text_of(notebook))[1])
     notebook.cells = [c for c in notebook.cells if c.cell_type == "markdown" or "corta" in c.metadata.get("tags", [])]
