@@ -135,6 +135,15 @@ def _victims(rng: Random) -> tuple[Case, ...]:
     for name, missing in (("solo bloques compartidos", 1), ("no falta nada", 0)):
         right = paginas.victims(shared, missing)
         cases.append(Case(name=name, args=(shared, missing), expected=right, hint=l03.VICTIM_HINT))
+    first, *others = rng.sample(range(1000), 4)
+    mixed = [
+        {"id": 1, "llegada": 1, "bloques": [first, others[0]]},
+        {"id": 3, "llegada": 3, "bloques": [first]},
+        {"id": 2, "llegada": 2, "bloques": [first, *others[1:]]},
+    ]
+    cases.append(Case(name="la última no libera nada", args=(mixed, 1), expected=[3, 2], hint=l03.VICTIM_HINT))
+    between = [{"id": i + 1, "llegada": i, "bloques": b} for i, b in enumerate(([first], others[:2], others[:1]))]
+    cases.append(Case(name="compartido entre desalojadas", args=(between, 2), expected=[3, 2], hint=l03.VICTIM_HINT))
     return tuple(cases)
 
 
@@ -155,8 +164,11 @@ def _audit(rng: Random) -> tuple[Case, ...]:
         if name == "libre y con dueño":
             free += rng.randrange(1, 3)
         if name == "cuentas de más y de menos":
-            for block in rng.sample(range(blocks), 3):
-                counts[block] += rng.choice((1, 2))
+            for nobody_has in (blocks - 2, blocks - 1):
+                counts[nobody_has] += rng.choice((1, 2))
+            more, less = rng.sample(kept, 2)
+            counts[more] += 1
+            counts[less] -= 1
         args = (counts, free, tables, kept)
         cases.append(Case(name=name, args=args, expected=paginas.audit(*args), hint=l03.AUDIT_HINT))
     return tuple(cases)

@@ -150,6 +150,7 @@ def _key(rng: Random) -> tuple[Case, ...]:
     ]
     tail = text(16)
     parents = [(text(16) + tail, text(16) + tail) for _ in range(4)]
+    parents.append((base[:16] + base[16:32] + tail, base[16:32] + base[:16] + tail))
     return (
         case(
             "bloques llenos y nada más",
@@ -218,8 +219,10 @@ def _hits(rng: Random) -> tuple[Case, ...]:
         return [whole[:end] for end in sorted(rng.sample(range(1, 16 * size), 6))]
 
     edges = [([text(size * blocks)] * 2, size) for size in (4, 16) for blocks in (1, 2, 3)]
+    edges += [([whole, whole + text(1)], size) for size in (4, 16) for whole in (text(size), text(3 * size))]
     middle = text(32)
     moved = [([text(16) + middle, text(16) + middle, text(7) + middle], 16)]
+    moved.append(([middle + text(1), middle[16:] + middle[:16] + text(1)], 16))
     return (
         _many(
             "un servicio", "aciertos", [(service(s), s) for s in (4, 8, 16)], hit_share, "Paso a paso, con papel.", 2.0

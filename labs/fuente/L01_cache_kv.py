@@ -20,7 +20,13 @@
 # | calcular cuánta memoria pide la caché de un modelo | `bytes_kv` |
 # | decir cuántas peticiones caben en una GPU | `cuantos_caben` |
 #
-# **Tiempo:** 75 minutos. **Pista corta:** 15 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 100 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+#
+# **La pista corta** es este camino: la preparación, las secciones 1, 2 y 3.1, y de la 3.7 lo que va hasta
+# `comprobar("bytes_kv")` y la celda siguiente. Salta lo demás.
+#
+# > Cada `comprobar(…)` pasa las comprobaciones **públicas**. Al calificar se usan además otras, **ocultas**, con otros
+# > datos: pasar las públicas no asegura la nota entera. Cumple también lo que dice el texto.
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.
@@ -32,6 +38,9 @@
 # sentido y las velocidades no sirven como medida.
 
 # %% nbgrader={"grade": false, "grade_id": "preparacion", "locked": true, "schema_version": 3, "solution": false, "task": false} tags=["corta"]
+from statistics import median
+from time import perf_counter
+
 import torch
 
 from minilab.bitacora import anota
@@ -41,6 +50,7 @@ from minilab.comprobar import comprobar
 from minilab.cronometro import mide
 from minilab.cuaderno import prepara
 from minilab.marcas import sirve
+from minilab.vistas.cifras import cifra, porcentaje, significativa
 from minilab.widgets import ver_qkt, ver_vram
 from minillm_serve import LLM, SamplingParams
 
@@ -80,7 +90,7 @@ PREGUNTA = "What is the capital of France?"
 #
 #    El token que pregunta compara su consulta con la clave de cada token anterior y con la suya (un producto escalar q·k
 #    por cada uno), convierte las comparaciones en pesos que suman 1 (*softmax*) y hace la media de los valores con esos
-#    pesos.
+#    pesos. Cada capa hace esto varias veces a la vez, con vectores distintos: cada una de esas veces es una **cabeza**.
 #
 # Hay una regla: **nadie mira hacia delante**. El token 2 ve el 0, el 1 y el 2. A eso se le llama atención **causal**.
 #
@@ -117,8 +127,9 @@ PREGUNTA = "What is the capital of France?"
 # Escribe tus números antes de calcular nada. Cualquiera mayor que 0 vale.
 #
 # - `sin_cache`: si le quitas la caché al bucle, ¿cuántas veces más tarda en escribir unos 50 tokens tras un prompt corto?
-# - `kib_por_token`: ¿cuántos KiB ocupa en la caché **un** token de SmolLM2? (1 KiB = 1024 bytes; el modelo entero ocupa
-#   unos 540 millones de bytes.)
+# - `kib_por_token`: ¿cuántos KiB ocupa en la caché **un** token de SmolLM2? (1 KiB = 1024 bytes.) Aún no tienes la cuenta
+#   exacta; tantéala con esto: el modelo tiene 30 capas, en cada una un token es un vector de 576 números, y un número
+#   ocupa 4 bytes.
 
 
 # %% nbgrader={"grade": false, "grade_id": "prediccion", "locked": false, "schema_version": 3, "solution": true, "task": false} tags=["corta"]
@@ -147,7 +158,7 @@ comprobar("prediccion_l01")
 # | **total** | | **7** | **16** | **4** | **10** |
 #
 # **Tu tarea:** implementa `trabajo(n, m, con_cache)`. Devuelve `{"tokens": …, "productos": …}`: los tokens que pasan por el
-# modelo en total y los productos q·k de una cabeza de una capa. El token de la posición `i` (contando desde 0) hace
+# modelo en total y los productos q·k en una sola cabeza de una sola capa. El token de la posición `i` (contando desde 0) hace
 # `i + 1` productos.
 
 
@@ -183,14 +194,17 @@ for m in (32, 64, 128, 256, 512, 1024):
 # %% [markdown] tags=["corta"]
 # En las últimas filas, doblar la respuesta multiplica los tokens que entran por casi **4** sin caché y por casi **2** con
 # ella.
-#
-# Los apuntes lo resumen como «de O(n²) a O(n) por token». Léelo con cuidado, porque se cuentan dos cosas. **Para escribir
+
+# %% [markdown]
+# Los apuntes (las presentaciones y guías de las que parte este curso) lo resumen como «de O(n²) a O(n) por token». Léelo con cuidado, porque se cuentan dos cosas. **Para escribir
 # un token más** con `n` tokens delante, sin caché entran `n` tokens y se hacen del orden de `n²` productos; con caché entra
 # uno y se hacen `n`. **Para la respuesta entera** hay que sumar: los tokens pasan de cuadráticos a lineales y los productos,
 # de cúbicos a cuadráticos. La atención con caché sigue creciendo: cada token nuevo mira a uno más que el anterior.
-#
-# Así se ve, paso a paso, con un prompt de 3 tokens. Mueve el paso: la leyenda dice qué celdas son nuevas, cuáles se
-# repiten y cuáles están guardadas. El paso 1 es la última fila de tu tabla: 16 productos sin caché y 10 con ella.
+
+# %% [markdown] tags=["corta"]
+# Así se ve, paso a paso, con un prompt de 3 tokens y 4 nuevos. Mueve el paso: la leyenda dice qué celdas son nuevas, cuáles
+# se repiten y cuáles están guardadas. En el paso 2, las barras son la fila **total** de la tabla de arriba (`n = 3`,
+# `m = 2`): 16 productos sin caché y 10 con ella. En el último, lo que da `trabajo(3, 4, …)`.
 
 # %% tags=["corta"]
 ver_qkt(["The", "sky", "is"], ["blue", "and", "clear", "."])
@@ -211,9 +225,9 @@ ver_qkt(["The", "sky", "is"], ["blue", "and", "clear", "."])
 #
 # Se divide entre √D para que el softmax no se vaya a los extremos cuando los vectores son largos.
 #
-# El modelo hace esto con `H` consultas a la vez, las **cabezas**: cada una busca otra cosa. Y aquí está el truco que ahorra
-# memoria, **GQA** (*grouped-query attention*): hay `H` cabezas de consulta pero solo `G` de claves y valores, y cada
-# `H / G` consultas **comparten** las mismas. SmolLM2 tiene H = 9 y G = 3:
+# El modelo hace esto con `H` consultas a la vez, una por **cabeza**: cada una busca otra cosa. Y aquí está el truco que
+# ahorra memoria, **GQA** (*grouped-query attention*): hay `H` cabezas de consulta pero solo `G` de claves y valores, y
+# `H / G` consultas **comparten** cada una de esas `G`. SmolLM2 tiene H = 9 y G = 3: de tres en tres.
 #
 # ```text
 #   consultas  0 1 2   3 4 5   6 7 8
@@ -263,7 +277,7 @@ comprobar("atencion")
 # **Tu tarea:** implementa `atencion_causal(q, claves, valores)` con tu `atencion`.
 #
 # - `q`: `[T, H, D]`. `claves` y `valores`: `[S, G, D]`, con `S ≥ T`; las consultas son de los últimos `T` tokens.
-# - Devuelve `[T, H, D]`.
+# - Devuelve **un tensor** `[T, H, D]`, no una lista: `torch.stack(filas)` une una lista de tensores iguales.
 #
 # > Un bucle de Python sobre los tokens es a propósito lo más simple, no lo más rápido: un motor hace el prefill con una
 # > sola multiplicación de matrices y una máscara. Eso llega en el Lab 4.
@@ -308,6 +322,10 @@ comprobar("atencion_causal")
 # | `agrega(capa, k, v)` | pone `k` y `v` (`[T, G, D]`) al final de lo de esa capa y devuelve **todo** lo de la capa: `(K, V)` |
 # | `rebobina(n)` | quita los `n` **últimos** tokens en todas las capas; si `n` es negativo o mayor que `largo()`, lanza `ValueError` sin tocar nada |
 # | `largo()` | cuántos tokens hay guardados en la última capa: los que ya pasaron por todo el modelo |
+#
+# Una caché recién creada está vacía: `largo()` es 0, `rebobina(0)` no hace nada y cualquier otro `rebobina` lanza
+# `ValueError`. A mitad de un paso unas capas ya tienen los tokens nuevos y otras no: por eso `largo()` mira la última.
+# `rebobina` solo se llama entre pasos, cuando todas las capas guardan los mismos tokens.
 #
 # Pegar dos tensores por el final es `torch.cat((a, b))`. La trampa de Python está en `rebobina(0)`: `x[:-0]` es `x[:0]`,
 # y eso no es «no quitar nada».
@@ -363,7 +381,7 @@ comprobar("cache_kv")
 #   token nuevo es el 0, creerá que empieza el texto.
 # - `logits`: tensor `[vocabulario]` con la puntuación de cada token que podría venir **después del último** de `ids`.
 #
-# Con un prompt `[5, 6, 9]` y tres tokens nuevos, las llamadas son exactamente estas:
+# Con un prompt `[5, 6, 9]` y tres tokens nuevos, las tres llamadas son exactamente estas:
 #
 # ```text
 #   modelo([5, 6, 9], [0, 1, 2])  → 4      prefill: el prompt entero, una vez
@@ -373,9 +391,10 @@ comprobar("cache_kv")
 #
 # **Tu tarea:** implementa `genera(modelo, prompt, nuevos, fin=None)`. Devuelve la lista de tokens nuevos (enteros de Python:
 # `int(logits.argmax())`), como mucho `nuevos`. Si sale el token `fin`, termina ahí: ni se devuelve ni se vuelve a llamar al
-# modelo. Ojo: el token 0 es un token como cualquier otro.
+# modelo. Ojo: el token 0 es un token como cualquier otro, y también puede ser el `fin`.
 #
-# `Guion` es un modelo de mentira que sirve para comprobarlo: dice lo que pone su guion y apunta cómo lo llamaste.
+# `Guion` es un modelo de mentira que sirve para comprobarlo: dice lo que pone su guion, y apunta cómo lo llamaste y de qué
+# tipo es lo que devuelves. No lo cambies.
 
 
 # %% nbgrader={"grade": false, "grade_id": "genera", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -393,7 +412,8 @@ class Guion:
         return logits
 
     def prueba(self, prompt, nuevos, fin):
-        return {"tokens": genera(self, prompt, nuevos, fin), "llamadas": self.llamadas}
+        tokens = genera(self, prompt, nuevos, fin)
+        return {"tokens": tokens, "tipos": [type(t).__name__ for t in tokens], "llamadas": self.llamadas}
 
 
 def genera(modelo, prompt, nuevos, fin=None):
@@ -421,6 +441,13 @@ comprobar("genera")
 # `carga` abre el modelo del motor (los mismos pesos, la misma aritmética) y `ConTuCache` lo ejecuta con **tu** caché y **tu**
 # atención: cada capa llama a tu `agrega` y a tu `atencion_causal`. `SinCache` es lo mismo sin memoria entre pasos: cada
 # llamada vuelve a meter el texto entero. Tu `genera` mueve los dos. Al lado, el motor del curso.
+#
+# Dos llamadas que verás: `apply_chat_template` pone la pregunta en el formato de conversación con el que se entrenó el
+# modelo y la convierte en tokens; `reset_prefix_cache` borra lo que el motor recuerda de prompts anteriores (Lab 5), para
+# que cada medida empiece igual.
+#
+# Para medir lo mismo, los tres escriben el mismo número de tokens aunque el modelo marque antes el **fin de texto**. La
+# respuesta se muestra hasta esa marca: lo que viene después no significa nada.
 
 # %%
 red = carga(modelo)
@@ -444,7 +471,9 @@ def con_el_motor():
 
 
 tokens = {"sin caché": sin_cache(), "con tu caché": con_tu_cache(), "el motor": con_el_motor()}
-print(f"«{PREGUNTA}» → {llm.tokenizer.decode(tokens['con tu caché']).strip()!r}")
+escrito = tokens["con tu caché"]
+fin = next((i for i, token in enumerate(escrito) if token in llm.tokenizer.eos_token_ids), len(escrito))
+print(f"«{PREGUNTA}» → «{llm.tokenizer.decode(escrito[:fin]).strip()}» ({fin} de {len(escrito)} tokens)")
 iguales = tokens["con tu caché"] == tokens["el motor"] == tokens["sin caché"]
 print("Los tres dan los mismos tokens." if iguales else "¡Los tokens NO coinciden! Revisa las secciones 3.2 a 3.5.")
 
@@ -458,26 +487,51 @@ tiempos = {
     "el motor": mide(con_el_motor, veces=VECES, calienta=1),
 }
 for nombre, medida in tiempos.items():
-    print(f"{nombre:>12}: {NUEVOS / medida.mediana:7.1f} tok/s   {medida}")
+    print(f"{nombre:>12}: {significativa(NUEVOS / medida.mediana):>6} tok/s   {medida}")
 razon = tiempos["sin caché"].mediana / tiempos["con tu caché"].mediana
 con, sin = trabajo(len(prompt), NUEVOS, True), trabajo(len(prompt), NUEVOS, False)
-print(f"Quitar la caché cuesta {razon:.1f} veces el tiempo.")
-print(f"Por el modelo pasan {sin['tokens'] / con['tokens']:.1f} veces más tokens.")
+print(f"Quitar la caché multiplica el tiempo por {significativa(razon)}.")
+print(f"Por el modelo pasan {significativa(sin['tokens'] / con['tokens'])} veces más tokens.")
 anota("L01", "tiempo sin caché contra con ella", mi_prediccion()["sin_cache"], razon, "×", modelo.nombre)
 
 # %% [markdown]
-# Los dos números no tienen por qué coincidir: un paso con cuarenta tokens **no** tarda cuarenta veces lo que uno con un
-# token. En 3.8 verás por qué. El motor usa la misma idea; lo que gana además son núcleos compilados (Lab 4).
+# Los dos números no coinciden, y esta medida no dice por qué: mezcla dos causas. Una es tu código. Tu `atencion_causal`
+# recorre los tokens con un bucle de Python, y sin caché lo recorre entero en cada paso. Mira cuánto pesa:
+
+# %%
+dentro = 0.0
+
+
+def cronometrada(q, claves, valores):
+    global dentro
+    inicio = perf_counter()
+    salida = atencion_causal(q, claves, valores)
+    dentro += perf_counter() - inicio
+    return salida
+
+
+posiciones = list(range(len(prompt)))
+paso = mide(lambda: ConTuCache(red, CacheKV(capas), cronometrada)(prompt, posiciones), veces=3, calienta=0)
+print(f"De un paso con {len(prompt)} tokens, el {porcentaje(dentro / sum(paso.segundos))} se va en tu atencion_causal.")
+
+# %% [markdown]
+# La otra causa es de la máquina: un paso con cuarenta tokens **no** tarda cuarenta veces lo que uno con un token, aunque no
+# haya ningún bucle. En 3.8 verás por qué, y en la sección 5 la medirás sola, con el motor. El motor usa tu misma idea; lo
+# que gana además son **núcleos compilados**: funciones en código de máquina que hacen toda la operación de una vez (Lab 4).
+#
+# > En modo rápido se escriben pocos tokens y se mide una sola vez: los tiempos bailan. Repite la celda antes de sacar
+# > conclusiones.
 
 # %% [markdown] tags=["corta"]
 # ### 3.7 ¿Cuánto ocupa?
 #
-# De cada token se guardan, en cada capa, `G` claves y `G` valores de `D` números. Nada más. Para un modelo de juguete con
-# 2 capas, 1 cabeza de claves, `D = 4` y números de 2 bytes, un token ocupa `2 · 2 · 1 · 4 · 2 = 32` bytes: el primer 2 es
-# «clave y valor».
+# Cada capa tiene `H` cabezas de consulta, pero solo `G` de claves y valores: `H / G` consultas comparten cada una (se llama
+# GQA, y es la sección 3.2). Cada clave y cada valor son `D` números. Así que de cada token se guardan, en cada capa, `G`
+# claves y `G` valores de `D` números. Nada más. Para un modelo de juguete con 2 capas, `G = 1`, `D = 4` y números de 2
+# bytes, un token ocupa `2 · 2 · 1 · 4 · 2 = 32` bytes: el primer 2 es «clave y valor».
 #
-# **Tu tarea:** implementa `bytes_kv(capas, cabezas_kv, dim, tokens, bytes_por_numero)`. Fíjate en lo que **no** aparece:
-# las cabezas de consulta.
+# **Tu tarea:** implementa `bytes_kv(capas, cabezas_kv, dim, tokens, bytes_por_numero)`, donde `cabezas_kv` es `G` y `dim`
+# es `D`. Fíjate en lo que **no** aparece: las cabezas de consulta.
 
 
 # %% nbgrader={"grade": false, "grade_id": "bytes_kv", "locked": false, "schema_version": 3, "solution": true, "task": false} tags=["corta"]
@@ -493,7 +547,7 @@ comprobar("bytes_kv")
 
 # %% tags=["corta", "cubre-B-kv"]
 por_token = bytes_kv(30, 3, 64, 1, 4)  # SmolLM2-135M: 30 capas, G = 3, D = 64, float32
-print(f"SmolLM2-135M en float32: {por_token / 1024:.0f} KiB por token")
+print(f"SmolLM2-135M en float32: {cifra(por_token / 1024)} KiB por token")
 anota(
     "L01",
     "KiB de caché por token de SmolLM2",
@@ -505,7 +559,7 @@ anota(
 grande = {"G = 8, como es": 8, "sin GQA (G = H = 32)": 32}
 for nombre, cabezas in grande.items():
     gib = bytes_kv(32, cabezas, 128, 8192, 2) / 2**30  # Llama 3 8B: 32 capas, D = 128, bfloat16
-    print(f"Llama 3 8B, una petición de 8192 tokens, {nombre}: {gib:.0f} GiB")
+    print(f"Llama 3 8B, una petición de 8192 tokens, {nombre}: {cifra(gib)} GiB")
 
 # %% [markdown]
 # Compara: los pesos de un modelo de 8 mil millones de parámetros en bfloat16 (2 bytes por número) ocupan unos 16 mil
@@ -554,11 +608,12 @@ destino = torch.empty_like(grande)
 gflop_s = 2 * lado**3 / mide(lambda: a @ a).mediana / 1e9
 gb_s = 2 * 4 * grande.numel() / mide(lambda: destino.copy_(grande)).mediana / 1e9
 equilibrio = gflop_s / gb_s
-print(f"este equipo: {gflop_s:.0f} GFLOP/s y {gb_s:.1f} GB/s → equilibrio en {equilibrio:.1f} FLOP por byte")
+velocidades = f"{significativa(gflop_s)} GFLOP/s y {significativa(gb_s)} GB/s"
+print(f"este equipo: {velocidades} → equilibrio en {significativa(equilibrio)} FLOP por byte")
 for n in (1, 8, 64, 512):
     intensidad = 2 * n / 4
     quien = "manda el ancho de banda de la memoria" if intensidad < equilibrio else "manda el cálculo"
-    print(f"{n:4} tokens en el paso: {intensidad:6.1f} FLOP por byte → {quien}")
+    print(f"{n:4} tokens en el paso: {cifra(intensidad, 1):>6} FLOP por byte → {quien}")
 
 # %% [markdown]
 # Un paso de decode de una sola petición es la fila de `n = 1`: **manda el ancho de banda**. Un prefill son muchos tokens en
@@ -571,8 +626,9 @@ medida = sirve(llm, [largo], NUEVOS)[0]
 entran = len(llm.tokenizer.apply_chat_template([{"role": "user", "content": largo}]))
 prefill_ms = 1000 * (medida["tiempos"][0] - medida["inicio"]) / entran
 decode_ms = 1000 * (medida["fin"] - medida["tiempos"][0]) / (NUEVOS - 1)
-print(f"prefill de {entran} tokens: {prefill_ms:.2f} ms por token · decode: {decode_ms:.2f} ms por token")
-print(f"un token de decode cuesta {decode_ms / prefill_ms:.1f} veces lo que uno de prefill")
+por_fase = f"{significativa(prefill_ms)} ms por token · decode: {significativa(decode_ms)} ms por token"
+print(f"prefill de {entran} tokens: {por_fase}")
+print(f"un token de decode cuesta {significativa(decode_ms / prefill_ms)} veces lo que uno de prefill")
 
 # %% [markdown]
 # De aquí sale la idea del lab siguiente: si un paso de decode lee todos los pesos para **un** token, que los lea para los
@@ -580,7 +636,8 @@ print(f"un token de decode cuesta {decode_ms / prefill_ms:.1f} veces lo que uno 
 #
 # ## 4 · Mira
 #
-# La matriz de tu propia generación: los tokens de un prompt corto y los que escribió **tu** bucle. Mueve el paso.
+# La matriz de tu propia generación: los tokens de un prompt corto y los que escribió **tu** bucle. Mueve el paso. Hay un
+# paso por token nuevo, como en `trabajo`: el último no vuelve a entrar.
 
 # %%
 frase = list(llm.tokenizer.encode("The sky is blue because"))[:12]
@@ -591,28 +648,50 @@ ver_qkt(textos[: len(frase)], textos[len(frase) :])
 # %% [markdown]
 # Y la memoria de una GPU: pesos más caché. Sube las peticiones y el contexto hasta que deje de caber, y después baja los
 # bits de la caché o de los pesos.
+#
+# Aquí caben menos que en tu `cuantos_caben`, porque la figura cuenta como un servidor: deja libre el 8 % de la GPU, suma
+# las **activaciones** (los vectores intermedios de un paso) y escribe GiB (2³⁰ bytes) donde tú usaste GB (10⁹ bytes).
 
 # %%
 ver_vram("Llama 3.1 8B", contexto=8192, peticiones=8)
 
-# %% [markdown] tags=["corta"]
+# %% [markdown]
 # ## 5 · Compara
 #
-# transformers trae la misma caché y permite apagarla: `use_cache=False`. Se mide aquí, en vivo, con el mismo modelo.
+# transformers trae la misma caché y permite apagarla: `use_cache=False`. Se mide aquí, en vivo, con el mismo modelo. En
+# modo completo tarda cerca de un minuto en un equipo de dos núcleos, y más en uno lento.
+#
+# Compara cada fila «sin caché KV» con la fila «con caché KV» de los mismos tokens. Con caché, los tok/s apenas cambian con
+# el largo; sin ella, la respuesta larga se paga más cara **por token**. Debajo de la tabla tienes cada razón.
 
-# %% tags=["corta"]
-compara("con_y_sin_cache", modelo)
+# %%
+tabla = compara("con_y_sin_cache", modelo)
+display(tabla)
+for n in sorted({fila.valores["nuevos"] for fila in tabla.filas if "nuevos" in fila.valores}):
+    casos = [("transformers", f"{caso} caché KV, {n} tokens") for caso in ("sin", "con")]
+    if razon := tabla.razon(*casos, clave="segundos"):
+        print(f"{n:3} tokens nuevos: sin caché tarda {significativa(razon)} veces lo que con ella")
 
 # %% [markdown]
-# Nuestro motor también puede trabajar sin caché (`attention_backend="none"`): mismos núcleos, mismo planificador, sin
-# memoria entre pasos. Es la comparación más limpia, porque solo cambia eso.
+# Nuestro motor también puede trabajar sin caché (`attention_backend="none"`): mismos núcleos, mismo **planificador** (la
+# parte que decide qué entra en cada paso, Lab 2), sin memoria entre pasos. Es la comparación más limpia: solo cambia eso, y
+# no hay ningún bucle tuyo de por medio.
 
 # %%
 a_secas = LLM(model=modelo.carpeta, attention_backend="none")
-for nombre, motor in (("sin caché", a_secas), ("con caché", llm)):
+motores, segundos = {"sin caché": a_secas, "con caché": llm}, {"sin caché": [], "con caché": []}
+for motor in motores.values():
     sirve(motor, [PREGUNTA], 2)
-    medida = sirve(motor, [PREGUNTA], NUEVOS)[0]
-    print(f"minillm {nombre}: {NUEVOS / (medida['fin'] - medida['inicio']):7.1f} tok/s")
+for _ in range(VECES):
+    for nombre, motor in motores.items():
+        medida = sirve(motor, [PREGUNTA], NUEVOS)[0]
+        segundos[nombre].append(medida["fin"] - medida["inicio"])
+for nombre, medidos in segundos.items():
+    print(f"minillm {nombre}: {significativa(NUEVOS / median(medidos))} tok/s")
+razon = median(segundos["sin caché"]) / median(segundos["con caché"])
+sin, con = (trabajo(len(prompt), NUEVOS, con_cache)["tokens"] for con_cache in (False, True))
+print(f"Sin caché tarda {significativa(razon)} veces lo que con ella.")
+print(f"Por el modelo pasan {significativa(sin / con)} veces más tokens.")
 del a_secas
 
 # %% [markdown]
@@ -620,11 +699,18 @@ del a_secas
 #
 # ### 6.1 Un rebobinado que se queda corto
 #
-# Alguien borra las tres últimas palabras y escribe otra. Si `rebobina(3)` quita solo dos, en la caché queda un token que
-# ya no está en el texto. No hay ninguna excepción: el modelo responde… a otro texto.
+# Alguien ha escrito «My dog is white. My cat is black. The color of my dog is white», borra las tres últimas palabras y pone
+# «cat is». Lo que sigue debería ser «black». Si `rebobina(3)` quita solo dos, en la caché queda un «dog» que ya no está en
+# el texto. No hay ninguna excepción: el modelo responde… a otro texto.
 
 
 # %%
+TIENE, BORRA, ESCRIBE = (
+    list(llm.tokenizer.encode(texto))
+    for texto in ("My dog is white. My cat is black. The color of my", " dog is white", " cat is")
+)
+
+
 class CacheCorta(CacheKV):
     """La misma caché, con un error de uno al rebobinar."""
 
@@ -632,39 +718,56 @@ class CacheCorta(CacheKV):
         super().rebobina(max(0, n - 1))
 
 
+def sigue(pasos, ids, posicion, cuantos=5):
+    """Escribe `cuantos` tokens. Devuelve los logits del primero y el texto."""
+    vistos, escritos = [], []
+    for _ in range(cuantos):
+        vistos.append(pasos(ids, list(range(posicion, posicion + len(ids)))))
+        posicion += len(ids)
+        ids = [int(vistos[-1].argmax())]
+        escritos += ids
+    return vistos[0], llm.tokenizer.decode(escritos)
+
+
 def corrige(cache, posicion=None):
-    """Un prompt de doce tokens; se olvidan tres y se escribe uno distinto. Devuelve los logits."""
+    """Lee TIENE y BORRA, olvida BORRA y sigue con ESCRIBE, desde `posicion` o desde donde quede la caché."""
     pasos = ConTuCache(red, cache, atencion_causal)
-    doce = prompt[:12]
-    pasos(doce, list(range(12)))
-    cache.rebobina(3)
-    desde = cache.largo() if posicion is None else posicion
-    return pasos([prompt[-1]], [desde])
+    pasos(TIENE + BORRA, list(range(len(TIENE + BORRA))))
+    cache.rebobina(len(BORRA))
+    return sigue(pasos, ESCRIBE, cache.largo() if posicion is None else posicion)
 
 
-correcto = ConTuCache(red, CacheKV(capas), atencion_causal)([*prompt[:9], prompt[-1]], list(range(10)))
-for nombre, logits in (
-    ("bien rebobinada", corrige(CacheKV(capas))),
-    ("con un token de más", corrige(CacheCorta(capas))),
-):
-    print(f"{nombre:>20}: se aparta de lo correcto {(logits - correcto).abs().max():.5f}")
+correcto, texto = sigue(ConTuCache(red, CacheKV(capas), atencion_causal), TIENE + ESCRIBE, 0)
+print(f"{'sin haber borrado nada':>22}: sigue «{texto}»")
+for nombre, cache in (("bien rebobinada", CacheKV(capas)), ("con un token de más", CacheCorta(capas))):
+    logits, texto = corrige(cache)
+    aparte = significativa((logits - correcto).abs().max().item())
+    print(f"{nombre:>22}: sigue «{texto}»; los logits se apartan {aparte} de los correctos")
 
 # %% [markdown]
-# La primera diferencia, si no es cero, es el redondeo de sumar en otro orden. La segunda son los logits de otro texto.
+# Bien rebobinada, la diferencia es cero o el redondeo de sumar en otro orden, y sale el mismo texto. Con un token de más,
+# el modelo lee «my dog cat is» y contesta por el perro.
 #
 # ### 6.2 La posición que no retrocede
 #
-# El mismo rebobinado, esta vez bien hecho, pero el bucle sigue contando posiciones desde donde iba (12) en vez de desde
-# donde ha quedado la caché (9). Las claves y los valores son los correctos; lo que está mal es la **distancia** a la que el
-# modelo cree que están.
+# El mismo rebobinado, esta vez bien hecho, pero el bucle sigue contando posiciones desde donde iba en vez de desde donde ha
+# quedado la caché. Las claves y los valores son los correctos; lo que está mal es la **distancia** a la que el modelo cree
+# que están.
 
 # %%
-for posicion in (9, 10, 12, 40):
-    aparte = (corrige(CacheKV(capas), posicion) - correcto).abs().max()
-    print(f"el token nuevo dice estar en la posición {posicion:2}: se aparta {aparte:.5f}")
+queda = len(TIENE)
+for posicion in (queda, queda + 1, queda + len(BORRA), queda + 10):
+    logits, texto = corrige(CacheKV(capas), posicion)
+    aparte = significativa((logits - correcto).abs().max().item())
+    print(f"quedan {queda} tokens y el nuevo dice ser el {posicion}: sigue «{texto}»; se aparta {aparte}")
 
 # %% [markdown]
-# La regla: **la posición siguiente es `largo()`**, nunca una cuenta aparte.
+# Con uno de más puede no notarse en el texto; los logits ya son otros. Con los tres que no retrocedieron, la respuesta deja
+# de servir.
+#
+# La regla: tras rebobinar, **la posición siguiente es `largo()`**. Tu `genera` lleva su propia cuenta y acierta, porque
+# nadie rebobina mientras escribe: si la caché solo crece, esa cuenta y `largo()` son el mismo número. En cuanto algo
+# rebobina, dejan de serlo, y la que vale es la de la caché.
 #
 # ### 6.3 La caché que crece hasta que no cabe
 #
@@ -692,8 +795,8 @@ print("tu cuenta:", cuantos_caben(PRESUPUESTO, 0, bytes_kv(30, 3, 64, LARGO, 4))
 # Responde en la celda siguiente con tus números delante (15 puntos, los lee tu docente):
 #
 # 1. ¿Por qué la caché guarda claves y valores, pero no consultas, y por qué no hay que volver a calcularlos nunca? (4)
-# 2. Sin caché pasan muchos más tokens por el modelo que veces se multiplica el tiempo. ¿Por qué no coinciden? Usa la
-#    intensidad. (4)
+# 2. En la última celda de la sección 5, sin caché el motor pasa muchas más veces tokens por el modelo que veces tarda. ¿Por
+#    qué no coinciden? Usa la intensidad (3.8). Si mediste en modo rápido, repite antes la celda: sus tiempos bailan. (4)
 # 3. ¿En qué se equivocaron tus dos predicciones y por qué? (3)
 # 4. Te piden servir el doble de contexto en la misma GPU. Di dos cosas que cambiarías y qué se paga por cada una. (4)
 
@@ -702,11 +805,13 @@ print("tu cuenta:", cuantos_caben(PRESUPUESTO, 0, bytes_kv(30, 3, 64, LARGO, 4))
 #
 # 1. La consulta de un token solo se usa en el paso en que ese token entra; sus claves y valores los miran todos los que
 #    vienen después (2). No cambian porque la atención es causal: nada de lo que llega después influye en los anteriores (2).
-# 2. Un paso lee todos los pesos entren los tokens que entren (2). Con pocos tokens la intensidad está por debajo del
-#    equilibrio y añadir tokens al paso casi no añade tiempo; por eso el tiempo crece menos que los tokens (2). También vale
-#    nombrar el coste fijo por paso del bucle de Python.
+# 2. Un paso lee todos los pesos entren los tokens que entren (2). Con caché cada paso lleva un token, muy por debajo del
+#    equilibrio: paga la lectura entera por uno solo. Sin caché, la misma lectura se reparte entre decenas de tokens, y los
+#    que caben por debajo del equilibrio casi no añaden tiempo; por eso el tiempo crece menos que los tokens (2). Vale
+#    añadir el coste fijo de cada paso. Quien se apoye en 3.6 debe contar también el bucle de Python de `atencion_causal`.
 # 3. Respuesta abierta. Se valora que compare los números escritos con los medidos (1) y nombre una causa concreta de cada
-#    error (2): olvidar las capas, o la V, o contar H en vez de G; suponer que el tiempo es proporcional a los tokens.
+#    error (2): olvidar la V o las capas; contar los 576 números (9 cabezas) en vez de G · D = 3 · 64; suponer que el
+#    tiempo es proporcional a los tokens, o no contar con el bucle de Python.
 # 4. Dos de estas, con su precio (2 cada una): menos peticiones a la vez (throughput); caché en 8 bits (precisión); pesos
 #    cuantizados (precisión); un modelo con menos cabezas KV o menos capas (calidad); otra GPU (coste); repartir la caché en
 #    bloques y no reservar el máximo (hay que saber desalojar).
@@ -720,7 +825,7 @@ print("tu cuenta:", cuantos_caben(PRESUPUESTO, 0, bytes_kv(30, 3, 64, LARGO, 4))
 #
 # **A. Con caché, ¿el token 1000 de una respuesta cuesta lo mismo que el 10?**
 #
-# <details><summary>Sí: entra un token en cada paso</summary>Casi. Las multiplicaciones por los pesos cuestan lo mismo, pero
+# <details><summary>Sí: entra un token en cada paso</summary>No del todo. Las multiplicaciones por los pesos cuestan lo mismo, pero
 # la atención mira a mil tokens en vez de a diez.</details>
 # <details><summary>No: la atención crece con lo guardado</summary>Correcto. Y hay que leer toda la caché en cada
 # paso.</details>

@@ -18,7 +18,7 @@
 # | decidir en cada paso quién avanza, con memoria por bloques | `planificador_continuo` |
 # | ordenar la cola sin que nadie espere sin fin | `politica` |
 #
-# **Tiempo:** 80 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 85 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.
@@ -43,6 +43,7 @@ from minilab.lotes import COSTES, Banco, EnLotes, curva, espera_media, esperas, 
 from minilab.marcas import sirve
 from minilab.motor import lado_a_lado, traza
 from minilab.piezas import guarda
+from minilab.vistas.cifras import cifra, cuenta
 from minilab.widgets import ver_gantt
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.bench.prompts import PROMPTS
@@ -165,8 +166,8 @@ medido = vacios_pct(LARGOS, 8)
 print(f"LARGOS en 8 lugares: {medido:.0f} % de lugares vacíos; tú esperabas {mi_prediccion()['vacios_pct']:.0f} %")
 anota("L02", "lugares vacíos del lote estático", mi_prediccion()["vacios_pct"], medido, "%", modelo.nombre)
 for lugares in (1, 2, 4, 16):
-    print(f"  con {lugares:2} lugares: {vacios_pct(LARGOS, lugares):3.0f} %")
-print(f"  con 8 lugares y las respuestas ordenadas por largo: {vacios_pct(sorted(LARGOS), 8):3.0f} %")
+    print(f"  con {cuenta(lugares, 'lugar', 'lugares')}: {vacios_pct(LARGOS, lugares):.0f} %")
+print(f"  con 8 lugares y las respuestas ordenadas por largo: {vacios_pct(sorted(LARGOS), 8):.0f} %")
 
 # %% [markdown] tags=["corta", "cubre-D-casos"]
 # Cuantos más lugares, **más** desperdicio: es más fácil que en el lote caiga una larga. Ordenar por largo ayuda, y hay un
@@ -306,12 +307,12 @@ comprobar("razones")
 
 # %%
 a, b = COSTES.step_s, COSTES.token_s  # Llama 3 8B en una H100: ajuste de los pasos medidos en reports/gpu-h100.json
-print(f"un paso cuesta {1000 * a:.2f} ms, y cada petición {1000 * b:.3f} ms más")
+print(f"un paso cuesta {cifra(1000 * a, 2)} ms, y cada petición {cifra(1000 * b, 3)} ms más")
 for lugares in (1, 4, 8, 16):
     r = razones(LARGOS, lugares, a, b)
     print(
-        f"{lugares:2} lugares: estático {r['estatico']:4.1f}×, continuo {r['continuo']:4.1f}× (contra una a una); "
-        f"continuo contra estático {r['continuo_contra_estatico']:.1f}×"
+        f"{cuenta(lugares, 'lugar', 'lugares'):>10}: estático {cifra(r['estatico'], 1):>4}×, continuo {cifra(r['continuo'], 1):>4}× (contra una a una); "
+        f"continuo contra estático {cifra(r['continuo_contra_estatico'], 1)}×"
     )
 
 # %% [markdown]
@@ -430,7 +431,8 @@ comprobar("planificador_continuo")
 continuas = reloj_virtual(PlanificadorContinuo)
 en_lotes = reloj_virtual(partial(EnLotes, PlanificadorContinuo))
 for carga in continuas:
-    print(f"{carga:>10}: continuo {continuas[carga]:5.1f}×   en lotes {en_lotes[carga]:5.1f}×   (base: una cada vez)")
+    continua, lotes = cifra(continuas[carga], 1), cifra(en_lotes[carga], 1)
+    print(f"{carga:>10}: continuo {continua:>5}×   en lotes {lotes:>5}×   (base: una cada vez)")
 
 # %% [markdown]
 # Con respuestas de largo parecido («cortas») casi empatan. Con largos mezclados, no.
@@ -450,9 +452,10 @@ antes = time.perf_counter()
 salidas = llm.generate(banco.ids(preguntas), voraz)
 motor_tok_s = PETICIONES * NUEVOS / (time.perf_counter() - antes)
 iguales = sum(tuple(s.outputs[0].token_ids) == t for s, t in zip(salidas, todas.tokens, strict=True))
-print(f"tu planificador, de una en una: {una.tok_s:7.1f} tok/s")
-print(f"tu planificador, {PETICIONES} a la vez:   {todas.tok_s:7.1f} tok/s, {todas.tok_s / una.tok_s:.1f}×")
-print(f"el motor del curso, {PETICIONES} a la vez: {motor_tok_s:6.1f} tok/s")
+razon = cifra(todas.tok_s / una.tok_s, 1)
+print(f"tu planificador, de una en una: {cifra(una.tok_s, 1)} tok/s")
+print(f"tu planificador, {PETICIONES} a la vez: {cifra(todas.tok_s, 1)} tok/s, {razon}× de una en una")
+print(f"el motor del curso, {PETICIONES} a la vez: {cifra(motor_tok_s, 1)} tok/s")
 print(f"Respuestas con los mismos tokens que el motor: {iguales} de {PETICIONES}")
 print(f"«{preguntas[0]}» → {banco.texto(todas.tokens[0]).strip()[:70]!r}")
 
@@ -522,14 +525,15 @@ cola = [f"Summarize this list of questions: {largo}", f"Translate this list of q
 OPCIONES = {"max_tokens": 4 if modelo.rapido else 16, "max_num_seqs": 2, "enable_prefix_caching": False}
 con_politica = lado_a_lado(modelo, cola, {"sched.policy": Politica}, veces=1 if modelo.rapido else 3, **OPCIONES)
 por_llegada = traza(modelo, cola, **OPCIONES)
-print(f"espera media hasta el primer token, por orden de llegada: {espera_media(por_llegada):.2f} s")
-print(f"espera media hasta el primer token, con tu política:      {espera_media(con_politica.traza):.2f} s")
+print(f"espera media hasta el primer token, por orden de llegada: {cifra(espera_media(por_llegada), 2)} s")
+print(f"espera media hasta el primer token, con tu política: {cifra(espera_media(con_politica.traza), 2)} s")
 guarda("sched.policy", "Politica")
 con_politica
 
 # %% [markdown]
 # El throughput casi no cambia: el trabajo es el mismo. Lo que cambia es **quién espera**. Los largos esperan más: siempre hay
-# alguien que paga.
+# alguien que paga. (En modo rápido los largos no lo son tanto y cada cosa se mide una vez: con otros programas en marcha, el
+# ruido puede dar la vuelta a los números.)
 #
 # ## 4 · Mira
 #
@@ -543,7 +547,7 @@ mias = {
     "en lotes": banco.corre(partial(EnLotes, PlanificadorContinuo), preguntas, TRES, lugares=3),
 }
 for nombre, carrera in mias.items():
-    print(f"{nombre:>8}: {carrera.pasos} pasos, {carrera.tok_s:.1f} tok/s")
+    print(f"{nombre:>8}: {carrera.pasos} pasos, {cifra(carrera.tok_s, 1)} tok/s")
 ver_gantt({nombre: list(carrera.filas) for nombre, carrera in mias.items()}, lugares=3, por="lugar")
 
 # %% [markdown] tags=["corta", "cubre-A-receta"]
@@ -559,7 +563,7 @@ trazas = {
     "continuo": traza(modelo, seis, params=LARGOS_REALES, max_num_seqs=2),
 }
 for nombre, t in trazas.items():
-    print(f"{nombre:>8}: {len(t['steps'])} pasos, espera media hasta el primer token {espera_media(t):.2f} s")
+    print(f"{nombre:>8}: {len(t['steps'])} pasos, espera media hasta el primer token {cifra(espera_media(t), 2)} s")
 ver_gantt(trazas, lugares=2, por="lugar")
 
 # %% [markdown]
@@ -610,7 +614,7 @@ frases = {
 }
 for frase, (sistema, base) in frases.items():
     razon = cien.razon(sistema, base, "tok_s")
-    print(f"{frase}: " + ("no hay las dos medidas" if razon is None else f"{razon:.1f}×"))
+    print(f"{frase}: " + ("no hay las dos medidas" if razon is None else f"{cifra(razon, 1)}×"))
 
 # %% [markdown]
 # Una petición sola no tiene compañeras de lote: la diferencia entre dos sistemas no viene del batching, sino de cuánto tarda
@@ -638,10 +642,10 @@ for nombre, a_la_vez in (("de una en una", False), ("todas a la vez", True)):
     medidas = sirve(motor, preguntas if a_la_vez else preguntas[:MUESTRA], NUEVOS, a_la_vez=a_la_vez)
     reloj = max(m["fin"] for m in medidas) - min(m["inicio"] for m in medidas)
     velocidad[nombre] = sum(m["tokens"] for m in medidas) / reloj
-    print(f"{nombre:>15}: {velocidad[nombre]:7.1f} tok/s")
+    print(f"{nombre:>15}: {cifra(velocidad[nombre], 1):>7} tok/s")
 razon = velocidad["todas a la vez"] / velocidad["de una en una"]
-print(f"razón: {razon:.1f}×; tú esperabas {mi_prediccion()['a_la_vez']:.1f}×")
 anota("L02", "a la vez contra una a una", mi_prediccion()["a_la_vez"], razon, "×", modelo.nombre)
+print(f"razón: {cifra(razon, 1)}×; tú esperabas {cifra(mi_prediccion()['a_la_vez'], 1)}×")
 
 # %% [markdown]
 # ### 6.2 El servidor que parece concurrente
@@ -663,7 +667,7 @@ async def todas_a_la_vez():
 antes = time.perf_counter()
 corre(todas_a_la_vez())
 bloqueado = MUESTRA * NUEVOS / (time.perf_counter() - antes)
-print(f"asyncio que bloquea: {bloqueado:.1f} tok/s · de una en una: {velocidad['de una en una']:.1f} tok/s")
+print(f"asyncio que bloquea: {cifra(bloqueado, 1)} tok/s · de una en una: {cifra(velocidad['de una en una'], 1)} tok/s")
 
 # %% [markdown]
 # ### 6.3 Una política que mata de hambre
@@ -697,11 +701,11 @@ CARGAS = {
     "una larga de cada ocho": [120 if i % 8 == 0 else 8 for i in range(32)],
     "una sola petición": [32],
 }
-print("carga │ estático contra una a una │ continuo contra estático")
+print(f"{'carga':>22} │ estático contra una a una │ continuo contra estático")
 for nombre, largos in CARGAS.items():
     r = razones(largos, 8, a, b)
-    print(f"{nombre:>22} │ {r['estatico']:5.1f}× │ {r['continuo_contra_estatico']:5.1f}×")
-print(f"{'los apuntes':>22} │ {300 / 50:5.1f}× │ {500 / 300:5.1f}×")
+    print(f"{nombre:>22} │ {cifra(r['estatico'], 1):>24}× │ {cifra(r['continuo_contra_estatico'], 1):>23}×")
+print(f"{'los apuntes':>22} │ {cifra(300 / 50, 1):>24}× │ {cifra(500 / 300, 1):>23}×")
 
 # %% [markdown]
 # El segundo número va de 1 a varias veces **sin cambiar ni el motor ni la máquina**: lo decide cuánto se parecen las
@@ -713,7 +717,7 @@ print(f"{'los apuntes':>22} │ {300 / 50:5.1f}× │ {500 / 300:5.1f}×")
 #
 # Responde en la celda siguiente con tus números delante (15 puntos, los lee tu docente):
 #
-# 1. ¿Por qué más lugares empeoran el desperdicio del lote estático y no el del continuo? (4)
+# 1. Con cola de sobra, ¿por qué más lugares empeoran el desperdicio del lote estático y no el del continuo? (4)
 # 2. Tu curva de throughput según los lugares se separa de la recta. ¿Por qué? ¿Qué pasaría en una GPU? (4)
 # 3. Compara tus dos predicciones con lo medido y da una causa de cada diferencia. (3)
 # 4. Alguien cambia la cola a «el más corto primero» y enseña que la espera media bajó a la mitad. ¿Qué más le pides medir y

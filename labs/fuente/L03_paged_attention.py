@@ -19,7 +19,7 @@
 # | decidir a quién se desaloja cuando falta memoria | `desalojo` |
 # | diagnosticar un reparto roto sin leer su código | `auditoria`, `explica` |
 #
-# **Tiempo:** 90 minutos. **Puntos:** 100 (82 automáticos y 18 que lee tu docente).
+# **Tiempo:** 105 minutos. **Puntos:** 100 (82 automáticos y 18 que lee tu docente).
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.
@@ -41,6 +41,7 @@ from minilab.cuaderno import prepara
 from minilab.graficas import barras
 from minilab.motor import con, lado_a_lado, traza
 from minilab.piezas import guarda
+from minilab.vistas.cifras import cifra, cuenta
 from minilab.widgets import ver_bloques, ver_gantt
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.kv.block_pool import BlockPool
@@ -57,7 +58,7 @@ print(f"{len(preguntas)} preguntas, {NUEVOS} tokens nuevos por respuesta.")
 #
 # ### El desperdicio
 #
-# Un servidor guarda la caché KV en un bloque grande de memoria que pide al arrancar. Imagina que caben **24 tokens** y
+# Un servidor guarda la caché KV en una zona grande de memoria que pide al arrancar. Imagina que caben **24 tokens** y
 # que cada petición puede llegar a medir **12**. Lo más sencillo es la **reserva contigua**: cada petición recibe sus 12
 # casillas seguidas desde el primer día. Llegan A (acabará midiendo 5), B (7) y C (4):
 #
@@ -94,7 +95,7 @@ print(f"{len(preguntas)} preguntas, {NUEVOS} tokens nuevos por respuesta.")
 # | dirección virtual | posición del token en su secuencia |
 # | dirección física | casilla de la caché KV |
 # | tabla de páginas de un proceso | **tabla de bloques** de una petición |
-# | marcos libres | lista de bloques libres |
+# | páginas físicas libres | lista de bloques libres |
 # | página compartida, copia al escribir | prefijo compartido |
 # | expulsar una página | **desalojar** una petición |
 #
@@ -119,7 +120,8 @@ print(f"{len(preguntas)} preguntas, {NUEVOS} tokens nuevos por respuesta.")
 # ## 2 · Predice
 #
 # Con la **misma memoria** para la caché KV, comparas reserva contigua (256 casillas por petición) y bloques de 16. Las
-# peticiones miden unos 40 tokens. Antes de medir, escribe tus números; cualquiera mayor que 0 vale.
+# peticiones son las preguntas de la preparación: entre pregunta y respuesta, unas pocas decenas de tokens. Antes de medir,
+# escribe tus números; cualquiera mayor que 0 vale.
 #
 # - `a_la_vez`: ¿cuántas veces más peticiones avanzan a la vez con bloques?
 # - `aciertos`: doce peticiones empiezan con el mismo texto largo y acaban con una pregunta distinta. ¿Qué tanto por
@@ -128,7 +130,7 @@ print(f"{len(preguntas)} preguntas, {NUEVOS} tokens nuevos por respuesta.")
 
 # %% nbgrader={"grade": false, "grade_id": "prediccion", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def mi_prediccion():
-    """Devuelve {"a_la_vez": número, "aciertos": de 0 a 100}."""
+    """Devuelve {"a_la_vez": número de veces, "aciertos": tanto por ciento}."""
     ### BEGIN SOLUTION
     return {"a_la_vez": 4.0, "aciertos": 80.0}
     ### END SOLUTION
@@ -179,7 +181,7 @@ comprobar("direccion")
 # **Tu tarea:** dos funciones.
 #
 # `fragmentacion(longitudes, tam, max_len)` recibe cuántos tokens ocupa **ahora** cada petición y devuelve qué parte de
-# la memoria **reservada** está vacía, de 0 a 1, con cada método:
+# la memoria **reservada**, la de todas sumada, está vacía, de 0 a 1, con cada método:
 #
 # - `"contigua"`: cada petición tiene reservadas `max_len` casillas;
 # - `"paginada"`: cada petición tiene los bloques enteros que necesita. Una de 0 tokens no tiene ninguno.
@@ -249,13 +251,13 @@ barras(vacio, "% de lo reservado, vacío", "Ocho peticiones de 18 a 63 tokens")
 # |---|---|
 # | `num_free` | cuántos bloques tienen la cuenta a 0 (es una propiedad: se lee sin paréntesis) |
 # | `refs(block)` | la cuenta de ese bloque |
-# | `allocate(count)` | da `count` bloques libres distintos como **tupla** y pone su cuenta a 1. Si no hay bastantes devuelve `None` y no toca nada |
+# | `allocate(count)` | da `count` bloques libres distintos, los que sean, como **tupla** y pone su cuenta a 1. Si no hay bastantes devuelve `None` y no toca nada |
 # | `share(blocks)` | suma 1 a la cuenta de cada bloque |
 # | `free(blocks)` | resta 1 a la cuenta de cada bloque; el que llega a 0 vuelve a estar libre |
 #
 # `share` y `free` rechazan con `ValueError`, **antes de cambiar nada**, una lista que nombra un bloque que nadie tiene,
-# un número que no existe (¡los negativos tampoco!) o el mismo bloque dos veces. Para eso está `revisa`, que escribes una
-# vez y llamas desde las dos.
+# un número que no existe (los negativos tampoco existen) o el mismo bloque dos veces. Para eso está `revisa`, que
+# escribes una vez y llamas desde las dos.
 #
 # ¿Por qué «antes de cambiar nada»? Porque quien llama puede atrapar el error y seguir. Si la mitad de la lista ya se
 # soltó, la cuenta queda mal para siempre.
@@ -352,8 +354,8 @@ resultado = lado_a_lado(
 resultado
 
 # %% [markdown]
-# Repartir bloques es una parte diminuta del trabajo de un paso: tu clase en Python puro no debería notarse. Guárdala:
-# los labs siguientes la usarán.
+# Repartir bloques es una parte diminuta del trabajo de un paso: tu clase en Python puro no debería notarse. En modo rápido
+# hay una sola medida, y el ruido de tu equipo puede ser mayor que la diferencia. Guárdala: los labs siguientes la usarán.
 
 # %%
 guarda("kv.block_pool", "Bloques")
@@ -385,8 +387,8 @@ print(f"predijiste {mi_prediccion()['aciertos']:.0f} % de aciertos y fueron {100
 # **Tu tarea:** dos funciones. La clase `Juguete`, ya escrita, las usa.
 #
 # - `bifurca(tabla, bloques)`: devuelve una **lista nueva** con los mismos bloques y suma una referencia a cada uno.
-# - `escribe(tabla, pos, valor, memoria, bloques)`: guarda `valor` en la posición `pos` y devuelve `True`. `memoria[b]` es
-#   el bloque físico `b`, una lista de `tam` huecos.
+# - `escribe(tabla, pos, valor, memoria, bloques)`: guarda `valor` en la posición `pos`, que puede estar ya escrita, y
+#   devuelve `True`. `memoria[b]` es el bloque físico `b`, una lista de `tam` huecos; `bloques` es un `Bloques` de los tuyos.
 #   1. si la posición cae justo después del último bloque de la tabla, pide uno y añádelo;
 #   2. si cae en un bloque con más de una referencia, pide uno, copia ahí el contenido, suelta el viejo y cambia la tabla;
 #   3. escribe.
@@ -509,8 +511,10 @@ ver_bloques(fotogramas=fotos, num_bloques=6, tam_bloque=4)
 # ```
 #
 # **Tu tarea:** escribe `victimas(peticiones, faltan)`, que devuelve los `id` de las desalojadas, en orden: primero la
-# última en llegar, y **solo las necesarias**. La más antigua no se desaloja nunca. Si ni con todas las demás se llega a
-# `faltan`, devuelve `None`: no sirve de nada echar a nadie. Si faltan 0, devuelve `[]`.
+# última en llegar, luego la anterior, y **se para en cuanto hay bastantes** (pueden sobrar). No se salta a nadie: si al
+# desalojar a una no queda libre ningún bloque, sale igual, porque quien llegó antes va después. La más antigua no se
+# desaloja nunca. Si ni con todas las demás se llega a `faltan`, devuelve `None`: no sirve de nada echar a nadie. Si faltan
+# 0, devuelve `[]`.
 
 
 # %% nbgrader={"grade": false, "grade_id": "desalojo", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -553,9 +557,12 @@ comprobar("desalojo")
 # | `tablas` | lista de tablas de bloques, una por petición |
 # | `guardados` | lista de bloques que la caché de prefijos conserva |
 #
-# Devuelve `{"mal_contados": lista ordenada de bloques, "perdidos": número}`. `perdidos` es cuántos bloques no están ni
-# libres ni con dueño: 0 si todo va bien, positivo si hay una **fuga**, negativo si algún bloque se cuenta como libre y
-# **también** tiene dueño.
+# Un bloque tiene **dueño** si alguna tabla lo nombra o si la caché lo guarda, diga lo que diga su cuenta: la cuenta es lo
+# que se audita. Devuelve `{"mal_contados": [bloque, …], "perdidos": número}`:
+#
+# - `mal_contados`, de menor a mayor: los bloques cuya cuenta no es la que pide la invariante;
+# - `perdidos`: el total menos los libres y menos los que tienen dueño. Es 0 si todo va bien, positivo si hay una **fuga**
+#   y negativo si algún bloque se cuenta como libre y **también** tiene dueño.
 
 
 # %% nbgrader={"grade": false, "grade_id": "auditoria", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -576,14 +583,14 @@ comprobar("auditoria")
 # ## 4 · Mira
 #
 # La traza que grabó el motor **con tu clase** en 3.3. Mueve el paso: las primeras filas comparten los bloques del texto
-# común (cuenta mayor que 1) y cada petición tiene su final propio. Al acabar, los bloques que la caché de prefijos
-# conserva siguen ahí por si vuelve alguien con el mismo principio.
+# común (cuenta mayor que 1) y cada petición tiene su final propio. Aquí todas acaban en el mismo paso; después, la caché
+# de prefijos conserva los bloques llenos por si vuelve alguien con el mismo principio.
 
 # %%
-ver_bloques(resultado.traza)
+ver_bloques(resultado.traza, costuras=con({"kv.block_pool": Bloques}))
 
 # %% [markdown]
-# Ahora con poca memoria: los mismos prompts, sin caché de prefijos y con bloques para unas pocas peticiones. Las barras
+# Ahora con poca memoria: las doce preguntas, sin caché de prefijos y con bloques para unas pocas peticiones. Las barras
 # de **recálculo** son peticiones desalojadas que vuelven. La cuenta de desalojos está en la traza.
 
 # %%
@@ -598,7 +605,7 @@ apretada = traza(
     **({} if modelo.real else {"block_size": 32}),
 )
 desalojos = sum(peticion["preemptions"] for peticion in apretada["requests"].values())
-print(f"{desalojos} desalojos para servir {len(preguntas)} peticiones con {apretada['num_blocks']} bloques.")
+print(f"{cuenta(desalojos, 'desalojo')} para servir {len(preguntas)} peticiones con {apretada['num_blocks']} bloques.")
 ver_gantt(apretada)
 
 # %% [markdown]
@@ -630,11 +637,14 @@ for nombre, fila in filas.items():
     print(f"{nombre:12}" + " · ".join(f"{clave} {valor:.0f}" for clave, valor in fila.items()))
 veces_mas = filas["por bloques"]["a la vez"] / filas["contigua"]["a la vez"]
 anota("L03", "peticiones a la vez", mi_prediccion()["a_la_vez"], veces_mas, "×", modelo.nombre)
-print(f"predijiste {mi_prediccion()['a_la_vez']:g} veces más a la vez y fueron {veces_mas:g}")
+print(f"predijiste {cifra(mi_prediccion()['a_la_vez'], 1)} veces más a la vez y fueron {cifra(veces_mas, 1)}")
 
 # %% [markdown]
 # Fíjate en que los **pasos** bajan mucho más de lo que sube la velocidad. Un paso con más peticiones cuesta más; en una
 # CPU, que se queda pronto sin cálculo, bastante más. En una GPU el paso apenas se encarece y la ganancia es mayor.
+#
+# Dos avisos para el modo rápido: la velocidad sale de una sola medida, y con ruido puede hasta bajar; y solo hay doce
+# peticiones, así que por bloques entran todas y «a la vez» lo limita la carga, no la memoria.
 
 # %% [markdown] tags=["cubre-A-vllm"]
 # ### 5.2 vLLM
@@ -651,7 +661,7 @@ print(f"predijiste {mi_prediccion()['a_la_vez']:g} veces más a la vez y fueron 
 #
 # Una diferencia: en vLLM un bloque de la caché de prefijos que nadie usa tiene cuenta 0 y **está** en la lista de libres,
 # de donde se rescata si alguien lo pide. En el nuestro la caché tiene su propia referencia. Cuánta caché KV está ocupada
-# lo publica en la métrica `kv_cache_usage`.
+# lo publica en la métrica `vllm:kv_cache_usage_perc`.
 #
 # vLLM junta sobre esta base lo que ves en otros labs: una API compatible con la de OpenAI (lab 9), pesos y activaciones
 # de 8 bits (W8A8) y contextos largos, que caben porque la memoria se da según se usa.
@@ -748,7 +758,7 @@ for clase in (Olvida, SueltaDosVeces, Repite):
 # |---|---|---|
 # | `Olvida` | los textos son correctos y la memoria baja ronda a ronda, hasta que un día falla algo que no tiene la culpa | `perdidos` positivo y creciente |
 # | `SueltaDosVeces` | al principio todo va bien; después, respuestas a preguntas que nadie hizo: una petición lee lo que otra escribió | `perdidos` negativo |
-# | `Repite` | disparates desde el primer paso, porque todas escriben en los mismos bloques | `perdidos` negativo |
+# | `Repite` | disparates desde el primer paso, porque todas escriben en los mismos bloques; a menudo el motor acaba por pararse | `perdidos` negativo |
 #
 # El peor es el segundo. Nada falla, y un cliente recibe trozos de la conversación de otro. En un servidor compartido eso
 # es una **fuga de datos**, no un fallo de memoria. Por eso `free` lanza `ValueError` en vez de ser amable.
@@ -764,7 +774,7 @@ try:
     reparto.free(tabla)
     print("Tu clase aceptó soltar dos veces: repasa `revisa`.")
 except ValueError as error:
-    print(f"ValueError: {error}. Quedan {reparto.num_free} libres: no ha cambiado nada.")
+    print(f"ValueError: {str(error) or '(sin mensaje)'}. Quedan {reparto.num_free} libres: no ha cambiado nada.")
 
 # %% [markdown]
 # ### 6.3 Bloques demasiado grandes

@@ -17,7 +17,7 @@
 # | decir con un roofline si manda la memoria o el cálculo | `roofline` |
 # | contar qué ahorra fundir dos kernels | `fusion`, `explica` |
 #
-# **Tiempo:** 90 minutos. **Puntos:** 100 (82 automáticos y 18 que lee tu docente).
+# **Tiempo:** 105 minutos. **Puntos:** 100 (82 automáticos y 18 que lee tu docente).
 #
 # > Necesitas saber qué es una tabla de bloques (lab 3) y qué hace la atención (lab 1): cada token nuevo compara su
 # > **consulta** con las **claves** de todos los anteriores y mezcla sus **valores** según el parecido.
@@ -46,6 +46,7 @@ from minilab.motor import con, lado_a_lado
 from minilab.piezas import guarda
 from minilab.vistas import Punto, Techo, gpu
 from minilab.vistas import modelo as forma_de
+from minilab.vistas.cifras import cifra
 from minilab.widgets import ver_roofline
 from minillm_kernels import resolve
 from minillm_kernels.limits import measure_limits
@@ -283,9 +284,9 @@ else:
     print(SIN_TRITON)
 
 # %% [markdown]
-# Cada fila de `memoria` es aquí un bloque. Fíjate en la columna «tramos seguidos» de la tabla: cuántos saltos da cada
-# programa. Una GPU lee memoria por líneas;
-# cuanto más largo el tramo, menos se desperdicia. Dentro de un bloque todo va seguido: por eso los bloques no son de uno.
+# Cada fila de `memoria` es aquí un bloque. Fíjate en la columna «tramos seguidos» de la tabla: en cuántos pedazos está
+# repartido lo que toca cada programa. Una GPU lee memoria por líneas; cuanto más largo el tramo, menos se desperdicia.
+# Dentro de un bloque todo va seguido: por eso los bloques no son de uno.
 
 # %% [markdown]
 # ### 3.4 Atención paginada, en torch y de verdad
@@ -540,10 +541,10 @@ def limitado_por_memoria(lote, contexto):
 
 for contexto in (1, 512, 8192):
     filas = {lote: intensidad(lote, contexto, LLAMA) for lote in (1, 8, 64, 512)}
-    print(f"contexto {contexto:5}: " + " · ".join(f"lote {lote}, {i:.1f} FLOP/byte" for lote, i in filas.items()))
+    print(f"contexto {contexto:5}, FLOP/byte: " + " · ".join(f"lote {n}, {cifra(i, 1)}" for n, i in filas.items()))
 frontera = next(lote for lote in range(1, 4096) if not limitado_por_memoria(lote, 1))
 anota("L04", "lote en que manda el cálculo", mi_prediccion()["lote"], frontera, "peticiones", modelo.nombre)
-print(f"predijiste {mi_prediccion()['lote']:g}; con contexto 1, deja de mandar la memoria en el lote {frontera}")
+print(f"predijiste {cifra(mi_prediccion()['lote'])}; con contexto 1, deja de mandar la memoria en el lote {frontera}")
 
 # %% [markdown]
 # Compara la primera fila con la última. Con contexto largo, agrandar el lote **casi no sube la intensidad**: los pesos se
@@ -607,8 +608,9 @@ x, r, w = torch.randn(FILAS, ANCHO), torch.randn(FILAS, ANCHO), torch.ones(ANCHO
 ops = resolve("auto")
 dos = mide(lambda: ops.rms_norm(x + r, w, 1e-5), veces=5)
 uno = mide(lambda: ops.add_rms_norm(x, r, w, 1e-5), veces=5)
-print(f"bytes: {previsto:.2f} veces más por separado")
-print(f"aquí, con las operaciones de nuestro motor: {dos} por separado, {uno} juntas: {dos.mediana / uno.mediana:.2f}×")
+print(f"bytes: {cifra(previsto, 2)} veces más por separado")
+print(f"aquí, con las operaciones de nuestro motor: {dos} por separado, {uno} juntas")
+print(f"en tiempo: {cifra(dos.mediana / uno.mediana, 2)} veces más por separado")
 fusion_grabada()
 
 # %% [markdown]
@@ -641,7 +643,8 @@ llamada = (consultas, *caches, tablas, [CONTEXTO] * LOTE, [1] * LOTE, DIM**-0.5)
 tarda = mide(lambda: atencion_paginada(*llamada), veces=5)
 flop, leidos = 4 * LOTE * CONTEXTO * CABEZAS * DIM, 2 * 4 * LOTE * CONTEXTO * GRUPOS * DIM
 mio = Punto("tu atención en torch", flop / leidos, flop / tarda.mediana / 1e9)
-print(f"{limites}; tu atención: {tarda}, {leidos / tarda.mediana / 1e9:.2f} GB/s útiles")
+print(f"este equipo: {cifra(limites.read_gb_s, 1)} GB/s leyendo, {cifra(limites.fp32_gflop_s)} GFLOP/s en 32 bits")
+print(f"tu atención: {tarda}, {cifra(leidos / tarda.mediana / 1e9, 2)} GB/s útiles")
 ver_roofline(aqui, "SmolLM2 135M", bits=32, medidos=[mio])
 
 # %% [markdown]
@@ -650,8 +653,8 @@ ver_roofline(aqui, "SmolLM2 135M", bits=32, medidos=[mio])
 # ### 5.1 Con torch
 #
 # `scaled_dot_product_attention` (SDPA) es la atención de torch. No sabe de bloques: necesita las claves seguidas. Las dos
-# hacen la misma cuenta; recoger los bloques es lo que tú pagas de más, y lo que un kernel paginado evita leyéndolos en su
-# sitio.
+# hacen la misma cuenta, pero aquí a SDPA se le dan las claves recogidas y las cabezas repetidas, fuera del reloj. Eso, y
+# una vuelta de Python por secuencia, es lo que tú pagas de más; un kernel paginado lo evita leyendo los bloques en su sitio.
 
 # %%
 k, v = (cache.reshape(LOTE, CONTEXTO, GRUPOS, DIM).transpose(1, 2) for cache in caches)
@@ -659,13 +662,14 @@ k, v = (x.repeat_interleave(CABEZAS // GRUPOS, 1).contiguous() for x in (k, v))
 sdpa = torch.nn.functional.scaled_dot_product_attention
 seguida = mide(lambda: sdpa(consultas.unsqueeze(2), k, v), veces=5)
 diferencia = (sdpa(consultas.unsqueeze(2), k, v).squeeze(2) - atencion_paginada(*llamada)).abs().max()
-print(f"tuya, por bloques: {tarda} · SDPA, seguida: {seguida} · mayor diferencia: {diferencia:.1e}")
+print(f"tuya, por bloques: {tarda} · SDPA, seguida: {seguida}")
+print(f"mayor diferencia: {cifra(1e6 * diferencia.item(), 2)} millonésimas")
 
 # %% [markdown]
 # ### 5.2 En una GPU
 #
 # Las mismas cuentas con los kernels de Triton de nuestro motor, grabadas en una H100. Son cifras **grabadas**: la última
-# línea dice de qué archivo, equipo y día.
+# línea dice de qué archivo, equipo y día. El caso del decode se lee «secuencias × tokens de contexto de cada una».
 
 # %%
 kernels_grabados("decode attention", "prefill attention")
@@ -694,7 +698,8 @@ en_gpu(actualiza, lee_pagina, kernel_decode, decode_paginado)
 #   lote.
 #
 # ¿Cuándo importa el grafo? Cuando los kernels son cortos: modelos pequeños y lotes pequeños. La celda divide, en nuestro
-# motor, el tiempo que la CPU dedica a mandar el paso entre los kernels que lanza, con grafo y sin él.
+# motor, el tiempo que la CPU dedica a mandar el paso entre los kernels que lanza, con grafo y sin él. Sin grafo la cifra
+# es mayor que un lanzamiento: entre kernel y kernel corre también el Python del motor, y el grafo se ahorra las dos cosas.
 
 # %%
 lanzamientos_grabados()
@@ -710,9 +715,8 @@ lanzamientos_grabados()
 for mayor in (10.0, 80.0, 100.0):
     puntos = torch.tensor([mayor, mayor - 1, 0.0])
     a_pelo = puntos.exp() / puntos.exp().sum()
-    print(
-        f"máximo {mayor:5.0f}: sin restar {[round(p, 3) for p in a_pelo.tolist()]} · bien {[round(p, 3) for p in softmax_en_linea(puntos, 2).tolist()]}"
-    )
+    sin, bien = (" ".join(cifra(p, 3) for p in pesos.tolist()) for pesos in (a_pelo, softmax_en_linea(puntos, 2)))
+    print(f"máximo {mayor:3.0f}: sin restar, {sin} · bien, {bien}")
 
 # %% [markdown]
 # **Diagnóstico:** `nan` en la salida. Lo peligroso es que con puntuaciones pequeñas, las de casi todas las pruebas,
@@ -758,17 +762,16 @@ if HAY_TRITON:
     bien = filas[:, :5].softmax(1)
     for nombre, salida in variantes.items():
         sumas, errores = salida[:, :5].sum(1), (salida[:, :5] - bien).abs().amax(1)
-        print(
-            f"{nombre:19} suma de cada fila {[round(s, 3) for s in sumas.tolist()]}  error {[round(e, 3) for e in errores.tolist()]}"
-        )
+        vistas = (" ".join(f"{cifra(n, 3):>6}" for n in numeros.tolist()) for numeros in (sumas, errores))
+        print(f"{nombre:19} suma de cada fila: {next(vistas)} · mayor error: {next(vistas)}")
     display(ver_accesos(lambda: con_mascara_y_paso(5), x=filas))
 else:
     print(SIN_TRITON)
 
 # %% [markdown]
 # **Diagnóstico.** Sin máscara, los pesos no suman 1: el relleno se ha llevado una parte. Y el error depende de los datos:
-# en la fila del 9 casi no se nota. Con el paso equivocado, la **primera fila sale bien** y las demás no: si tu prueba solo
-# mira la primera, o usa filas sin relleno, pasa. El mapa de accesos lo enseña de un vistazo.
+# en la fila del 9 casi no se nota. Con el paso equivocado, la **primera fila sale bien** y las demás no (la suma negativa
+# es de centinelas: nadie escribió esa fila): si tu prueba solo mira la primera, o usa filas sin relleno, pasa. El mapa de accesos lo enseña de un vistazo.
 #
 # ### 6.3 Dos descuidos en el motor de verdad
 #

@@ -20,7 +20,7 @@
 # | limitar el ritmo de un cliente sin castigar sus ráfagas | `cubo_de_fichas` |
 # | elegir `max_num_batched_tokens` con un SLO delante | `elige_presupuesto` |
 #
-# **Tiempo:** 60 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 80 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.
@@ -42,6 +42,7 @@ from minilab.lotes import COSTES, curva
 from minilab.motor import lado_a_lado
 from minilab.piezas import costuras, guarda
 from minilab.slo import Llegada, Motor, colision, envenena, percentil, simula
+from minilab.vistas.cifras import cifra, porcentaje
 from minilab.widgets import ver_gantt
 from minillm_serve.bench.prompts import PROMPTS
 
@@ -99,7 +100,7 @@ TEXTO_LARGO = " ".join((" ".join(PROMPTS) * 2).split()[:PALABRAS])
 #
 # - `hueco`: tres charlas en marcha y llegan prompts largos. ¿Cuántas veces mayor es el peor hueco con el presupuesto más grande
 #   de `PRESUPUESTOS` que con el más pequeño?
-# - `aciertos_pct`: ocho preguntas cortas y distintas, todas con las mismas instrucciones delante (unos 100 tokens). ¿Qué
+# - `aciertos_pct`: ocho preguntas cortas y distintas, todas con las mismas instrucciones delante (unos 75 tokens). ¿Qué
 #   tanto por ciento de los tokens de prompt, en total, se encuentra ya calculado?
 
 
@@ -119,13 +120,14 @@ comprobar("prediccion_l05")
 #
 # ### 3.1 Reparte el presupuesto
 #
-# En un paso hay dos clases de peticiones:
+# En un paso hay dos clases de peticiones, cada una con su número:
 #
 # - las **activas**, en decode: cada una necesita exactamente 1 token;
 # - las que **esperan** su prefill, entero o lo que les quede: cada una con los tokens que le faltan.
 #
 # La regla: primero un token para cada activa, en orden; con lo que sobra, prefill de las que esperan, **en orden**, cada una
-# todo lo que quepa. Con un presupuesto de 10:
+# todo lo que quepa. Con un presupuesto de 10, dos activas (la 4 y la 7) y dos que esperan (a la 9 le faltan 6 tokens; a la 2,
+# 20):
 #
 # ```text
 #   activas [4, 7]   esperan [[9, 6], [2, 20]]
@@ -143,7 +145,7 @@ comprobar("prediccion_l05")
 def reparte_presupuesto(activas, esperando, presupuesto):
     """Cuántos tokens calcula cada petición en este paso.
 
-    activas: lista de peticiones en decode. esperando: lista de [petición, tokens de prompt que le faltan].
+    activas: los números de las peticiones en decode. esperando: lista de [número, tokens de prompt que le faltan].
 
     >>> reparte_presupuesto([4, 7], [[9, 6], [2, 20]], 10)
     [[4, 1], [7, 1], [9, 6], [2, 2]]
@@ -200,13 +202,15 @@ comprobar("mayor_hueco")
 # %%
 a, b = COSTES.step_s, COSTES.token_s  # Llama 3 8B en una H100: ajuste de los pasos medidos en reports/gpu-h100.json
 EN_PAPEL = [Llegada(f"chat {i}", 0, 40, 60) for i in range(3)] + [Llegada("largo", 8, 3000, 4)]
-print("presupuesto │ peor hueco │ cota a + b·presupuesto │ TTFT del largo")
+print("presupuesto │ peor hueco │ cota a + b·presupuesto │  TTFT del largo")
 planes = {}
 for presupuesto in (32, 64, 256, 1024, 4096):
     s = simula(reparte_presupuesto, EN_PAPEL, presupuesto, a, b)
     planes[presupuesto] = s.filas
     hueco, cota = 1000 * mayor_hueco(s.momentos), 1000 * (a + b * presupuesto)
-    print(f"{presupuesto:11} │ {hueco:7.1f} ms │ {cota:19.1f} ms │ {1000 * s.ttft('largo'):7.1f} ms")
+    print(
+        f"{presupuesto:11} │ {cifra(hueco, 1):>7} ms │ {cifra(cota, 1):>19} ms │ {cifra(1000 * s.ttft('largo'), 1):>12} ms"
+    )
 ver_gantt({f"presupuesto {p}": planes[p] for p in (256, 4096)}, llegadas={"largo": 8})
 
 # %% [markdown]
@@ -282,7 +286,7 @@ comprobar("clave_de_bloque")
 # 3. después, todos sus bloques llenos quedan en la caché.
 #
 # ```text
-#   bloques de 2   [1 2 3 4 5]   encuentra 0          guarda (1 2) y (1 2 3 4)
+#   bloques de 2   [1 2 3 4 5]   encuentra 0          guarda (1 2) y (1 2 3 4): cada clave nombra todo su prefijo
 #                  [1 2 3 9]     encuentra 2 tokens   guarda (1 2 3 9)
 #                  [1 2]         encuentra 0: su único bloque lleno tiene el último token
 #                                                       → 2 / (5 + 4 + 2)
@@ -338,10 +342,9 @@ con_mi_clave = lado_a_lado(
     num_kv_blocks=512,
 )
 medidos = con_mi_clave.tuya.aciertos
-print(f"aciertos que predice tu función: {100 * esperados:.1f} %")
-print(
-    f"aciertos que mide el motor:      {100 * medidos:.1f} %   (tú habías escrito {mi_prediccion()['aciertos_pct']:.0f} %)"
-)
+escrito = cifra(mi_prediccion()["aciertos_pct"])
+print(f"aciertos que predice tu función: {porcentaje(esperados, 1)}")
+print(f"aciertos que mide el motor:      {porcentaje(medidos, 1)}   (tú habías escrito {escrito} %)")
 anota("L05", "aciertos de la caché de prefijos", mi_prediccion()["aciertos_pct"], 100 * medidos, "%", modelo.nombre)
 guarda("kv.block_key", "clave_de_bloque")
 con_mi_clave
@@ -354,8 +357,8 @@ con_mi_clave
 tokens_de = motor.llm.tokenizer.encode
 detras = [list(tokens_de(INSTRUCCIONES + " " + pregunta)) for pregunta in PROMPTS[:8]]
 delante = [list(tokens_de(pregunta + " " + INSTRUCCIONES)) for pregunta in PROMPTS[:8]]
-print(f"instrucciones delante: {100 * aciertos(detras, TAM_BLOQUE):.0f} %")
-print(f"instrucciones detrás:  {100 * aciertos(delante, TAM_BLOQUE):.0f} %")
+print(f"instrucciones delante: {porcentaje(aciertos(detras, TAM_BLOQUE))}")
+print(f"instrucciones detrás:  {porcentaje(aciertos(delante, TAM_BLOQUE))}")
 
 # %% [markdown] tags=["cubre-A-receta", "cubre-E-pila"]
 # Lo que cambia, siempre al final: es el consejo más barato de este lab.
@@ -472,8 +475,9 @@ def con_cubo(segundo):
 
 for nombre, puerta in (("sin límite", lambda segundo: True), ("con tu cubo", con_cubo)):
     lista, rechazadas = espera_en_cola(puerta)
-    print(f"{nombre:>11}: pasan {len(lista)}, reciben 429 {rechazadas}; espera p50 {percentil(lista, 50):.1f} s, "
-          f"p95 {percentil(lista, 95):.1f} s, máxima {max(lista):.1f} s")  # fmt: skip
+    p50, p95 = (cifra(percentil(lista, p), 1) for p in (50, 95))
+    print(f"{nombre:>11}: pasan {len(lista)}, reciben 429 {rechazadas}; espera p50 {p50} s, p95 {p95} s, "
+          f"máxima {cifra(max(lista), 1)} s")  # fmt: skip
 
 # %% [markdown]
 # Sin límite **todas** acaban esperando, y más cuanto más dura. Con límite, la espera está acotada por la ráfaga.
@@ -526,19 +530,21 @@ LARGOS = [
 ]
 tandas = {p: motor.sirve(CHARLAS + LARGOS, presupuesto=p) for p in PRESUPUESTOS}
 medidas, huecos = [], {}
-print("presupuesto │   tok/s │ ITL media │    p50 │    p95 │ peor hueco │ TTFT p95 de los largos │ bloques de caché KV")
+print(
+    "presupuesto │   tok/s │ ITL media │  ITL p50 │  ITL p95 │ peor hueco │ TTFT p95 de los largos │ bloques de caché KV"
+)
 for p, tanda in tandas.items():
     itl = tanda.itl(*(c.nombre for c in CHARLAS))
     huecos[p] = mayor_hueco({c.nombre: tanda.momentos[c.nombre] for c in CHARLAS})
     ttft = percentil([tanda.ttft(largo.nombre) for largo in LARGOS], 95)
     medidas.append({"presupuesto": p, "tok_s": tanda.tok_s, "itl_p95": percentil(itl, 95), "ttft_p95": ttft})
-    ms = [1000 * x for x in (sum(itl) / len(itl), percentil(itl, 50), percentil(itl, 95), huecos[p])]
+    ms = [cifra(1000 * x) for x in (sum(itl) / len(itl), percentil(itl, 50), percentil(itl, 95), huecos[p])]
     print(
-        f"{p:11} │ {tanda.tok_s:7.1f} │ {ms[0]:6.0f} ms │ {ms[1]:3.0f} ms │ {ms[2]:3.0f} ms │ {ms[3]:7.0f} ms │ "
-        f"{ttft:20.2f} s │ {tanda.bloques:5}"
+        f"{p:11} │ {cifra(tanda.tok_s, 1):>7} │ {ms[0]:>6} ms │ {ms[1]:>5} ms │ {ms[2]:>5} ms │ {ms[3]:>7} ms │ "
+        f"{cifra(ttft, 2):>20} s │ {tanda.bloques:19}"
     )
 razon = huecos[max(PRESUPUESTOS)] / huecos[min(PRESUPUESTOS)]
-print(f"El peor hueco crece {razon:.1f}× del presupuesto {min(PRESUPUESTOS)} al {max(PRESUPUESTOS)}.")
+print(f"El peor hueco con {max(PRESUPUESTOS)} es {cifra(razon, 1)} veces el de {min(PRESUPUESTOS)}.")
 anota("L05", "peor hueco: presupuesto grande contra pequeño", mi_prediccion()["hueco"], razon, "×", modelo.nombre)
 
 # %%
@@ -553,21 +559,23 @@ curva(
 )
 
 # %% [markdown]
+# El peor hueco es **un** solo paso: si algo más ocupa tu equipo en ese momento, se nota. Ciérralo y repite la celda.
+#
 # Los huecos, dibujados. Mira las tres charlas mientras entra un prompt largo: con el presupuesto pequeño siguen escribiendo;
 # con el grande se paran.
 
 # %%
-ver_gantt({f"presupuesto {p}": tandas[p].traza for p in (min(PRESUPUESTOS), max(PRESUPUESTOS))})
+ver_gantt({f"presupuesto {p}": tandas[p].traza for p in (min(PRESUPUESTOS), max(PRESUPUESTOS))}, con_id=True)
 
 # %% [markdown]
-# Y la decisión, con un SLO escrito antes de mirar la tabla. Aquí el límite se pone según tu equipo: que el p95 de la ITL no pase
-# de seis veces la ITL de las charlas cuando nadie molesta.
+# Y la decisión. Un SLO se escribe antes de mirar la tabla; aquí el límite se pone según tu equipo: que el p95 de la ITL no pase
+# de seis veces la ITL mediana de las charlas cuando nadie molesta.
 
 # %%
 tranquilas = motor.sirve(CHARLAS)
 limite = 6 * percentil(tranquilas.itl(), 50)
 elegido = elige_presupuesto(medidas, {"itl_p95": limite})
-print(f"SLO: p95 de la ITL ≤ {1000 * limite:.0f} ms → presupuesto {elegido}")
+print(f"SLO: p95 de la ITL ≤ {cifra(1000 * limite)} ms → presupuesto {elegido}")
 print(f"sin SLO, solo throughput → presupuesto {elige_presupuesto(medidas, {})}")
 print(f"SLO imposible (ITL de 0,1 ms) → {elige_presupuesto(medidas, {'itl_p95': 0.0001})}")
 
@@ -642,7 +650,7 @@ for bits in (16, 24, 32):
     else:
         uno, otro, pruebas = hallada
         print(
-            f"{bits} bits: tras {pruebas} pruebas, {uno[:3]}… y {otro[:3]}… se llaman igual (2^{bits // 2} = {2 ** (bits // 2)})"
+            f"{bits} bits: tras {cifra(pruebas)} pruebas, {uno[:3]}… y {otro[:3]}… se llaman igual (2^{bits // 2} = {cifra(2 ** (bits // 2))})"
         )
 print("256 bits: harían falta unas 2^128 pruebas, más de las que nadie podrá hacer nunca")
 
@@ -663,7 +671,7 @@ print("política │ TTFT medio, día │ TTFT medio, noche │ tok/s")
 for politica in ("fcfs", "priority"):
     tanda = Motor(modelo, max_num_seqs=2, scheduling_policy=politica).sirve(noche + dia)
     medias = [sum(tanda.ttft(r.nombre) for r in cola) / len(cola) for cola in (dia, noche)]
-    print(f"{politica:>8} │ {medias[0]:13.2f} s │ {medias[1]:15.2f} s │ {tanda.tok_s:5.1f}")
+    print(f"{politica:>8} │ {cifra(medias[0], 2):>13} s │ {cifra(medias[1], 2):>15} s │ {cifra(tanda.tok_s, 1):>5}")
 
 # %% [markdown]
 # El throughput es casi el mismo: el trabajo no cambia, cambia quién espera. Un solo p95 para todos escondería las dos cosas.

@@ -19,7 +19,7 @@
 # | escribir pruebas que cazan un verificador equivocado | `caza_errores` |
 # | defender con tus medidas un «2 o 3 veces» | `explica` |
 #
-# **Tiempo:** 75 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 85 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # > Los prompts están en inglés porque el modelo (SmolLM2, 135 millones de parámetros) apenas sabe español. Aquí se
 # > estudia el motor, no el ingenio del modelo.

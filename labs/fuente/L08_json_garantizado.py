@@ -19,7 +19,7 @@
 # | pedir una llamada a función y leerla sin fiarte de ella | `herramienta` |
 # | explicar por qué válido no es lo mismo que correcto | `explica` |
 #
-# **Tiempo:** 80 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 120 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.
@@ -48,6 +48,7 @@ from minilab.guiado import MotorAbierto, mascaras_grabadas
 from minilab.motor import lado_a_lado
 from minilab.piezas import guarda
 from minilab.servidor import Servidor
+from minilab.vistas.cifras import cifra, porcentaje
 from minilab.widgets import ver_mascara
 from minillm_serve import SamplingParams
 from minillm_serve.bench.prompts import guided_cases
@@ -181,11 +182,11 @@ def recorre(automata, estado, texto):
 def automata_mes():
     """El autómata de los enteros del 1 al 12: {"inicio": …, "finales": […], "pasos": {…}}."""
     ### BEGIN SOLUTION
-    primera = {"1": "uno"} | dict.fromkeys("23456789", "fin")
+    primera = {"1": "uno"} | dict.fromkeys("23456789", "hecho")
     return {
         "inicio": "inicio",
-        "finales": ["uno", "fin"],
-        "pasos": {"inicio": primera, "uno": dict.fromkeys("012", "fin")},
+        "finales": ["uno", "hecho"],
+        "pasos": {"inicio": primera, "uno": dict.fromkeys("012", "hecho")},
     }
     ### END SOLUTION
 
@@ -205,12 +206,13 @@ for texto in ("7", "12", "1", "13", "07", "siete"):
 # El modelo no escribe letras: escribe **tokens**, y un token trae una letra, media palabra o un trozo que **cruza una
 # frontera** del JSON. `","` cierra una cadena, pone la coma y abre el nombre siguiente, todo en un token.
 #
-# La regla es una sola: **un token puede venir si todas sus letras, en orden, avanzan**. Con los meses, tras escribir `1`:
+# La regla es una sola: **un token puede venir si todas sus letras, en orden, avanzan**. Con los meses, tras escribir `1`, en un
+# autómata que llama `uno` a ese estado y `hecho` al de los meses que no pueden seguir:
 #
 # | token | recorrido | ¿puede venir? |
 # |---|---|---|
-# | `2` | `uno` → `fin` | sí |
-# | `23` | `uno` → `fin` → nada | no, aunque empiece bien |
+# | `2` | `uno` → `hecho` | sí |
+# | `23` | `uno` → `hecho` → nada | no, aunque empiece bien |
 # | `7` | nada | no |
 # | *fin* | el texto `1` ya es un mes | sí |
 #
@@ -302,7 +304,7 @@ def elige(logits):
 
 guiado = motor.escribe(pregunta, elige)
 print(f"con máscara: {guiado.texto!r} ({guiado.fin})")
-print("probabilidad quitada en cada paso:", " · ".join(f"{100 * q:.1f} %" for q in quitadas))
+print("probabilidad quitada en cada paso:", " · ".join(porcentaje(q, 1) for q in quitadas))
 
 # %% [markdown]
 # Fíjate en dos cosas. El texto **termina solo** (`stop`): en un estado final sin salidas, *fin* es lo único permitido. Y la
@@ -317,7 +319,11 @@ print("probabilidad quitada en cada paso:", " · ".join(f"{100 * q:.1f} %" for q
 #
 # ```text
 #   ""  ──a──→ ("a") ──b──→ ("ab")          «a» es final y además puede seguir
+#
+#   {"inicio": "", "finales": ["a", "ab"], "pasos": {"": {"a": "a"}, "a": {"b": "ab"}}}
 # ```
+#
+# Un estado del que no sale nada, como `"ab"`, no necesita estar en `"pasos"`.
 #
 # Con `eleccion` salen gratis `enum` y `boolean` (`true`, `false`).
 #
@@ -435,6 +441,9 @@ for texto in ('{"name":"Ana","age":30,"student":true}', '{"name":"Ana","age":7',
 # | `permitidos()` | la lista de ids que pueden venir ahora |
 # | `acepta(id)` | el token elegido: avanza el estado. Si no podía venir, `ValueError`, y el estado no cambia |
 #
+# Guarda el estado en `self.estado`: la sección 4 lo enseña. Nadie llama a `acepta` con *fin*: ahí el texto ya acabó. Dentro de
+# la clase, `permitidos(…)` sin `self.` es tu función de 3.2.
+#
 # Una cuenta antes de escribirla. Tu `permitidos` recorre el vocabulario **entero** (decenas de miles de tokens) en cada
 # paso de cada petición. Pero la lista solo depende del **estado**: se calcula una vez y se guarda. `compila` te da el
 # autómata y un diccionario `listas` (estado → ids), y son **los mismos** para todas las peticiones con el mismo esquema.
@@ -458,6 +467,7 @@ class Mascara:
     """Qué tokens pueden venir en un texto que empieza."""
 
     def __init__(self, esquema, vocabulario, fin):
+        """Al principio del texto. self.estado es el estado de ahora."""
         ### BEGIN SOLUTION
         self.automata, self.listas = compila(esquema, vocabulario)
         self.vocabulario, self.fin = vocabulario, fin
@@ -534,7 +544,7 @@ def recorrido():
 
 
 for vez in ("primera", "segunda"):
-    print(f"{vez} vez: {1000 * mide(recorrido, veces=1, calienta=0).mediana / len(ids):.2f} ms por token")
+    print(f"{vez} vez: {cifra(1000 * mide(recorrido, veces=1, calienta=0).mediana / len(ids), 2)} ms por token")
 
 # %% [markdown]
 # Por eso los motores **guardan** el esquema compilado entre peticiones, y un esquema distinto en cada petición es su peor caso.
@@ -647,14 +657,20 @@ print(f"Listo: {servidor.url} sirve {modelo.nombre}")
 # **Tu tarea:**
 #
 # - `cuerpo_herramienta(pregunta, nombre, descripcion, parametros)`: los argumentos de `chat.completions.create` (menos
-#   `model`). `messages` con la pregunta; `max_tokens` de sobra; `tools`, una lista con
+#   `model`), en un diccionario. `messages` con la pregunta; el `max_tokens` que recibe; `tools`, una lista con
 #   `{"type": "function", "function": {"name", "description", "parameters"}}`; y `tool_choice`, que nombra la función para que
 #   el motor **obligue** a llamarla: `{"type": "function", "function": {"name": nombre}}`. (Con `"auto"` decide el modelo; los
 #   campos `functions` y `function_call` de algunas guías están obsoletos.)
 # - `lee_llamada(mensaje, ofrecidas)`: `mensaje` es el de la respuesta como diccionario y `ofrecidas`, un diccionario nombre →
-#   esquema. Devuelve `(nombre, argumentos)` de la primera llamada de `tool_calls`, o `None` si no hay ninguna.
-#   `arguments` es una **cadena** con JSON dentro. Si el nombre no está entre las ofrecidas, o los argumentos no son JSON que
-#   cumpla el esquema de esa función, lanza `ValueError`. Tu `valida` te sirve.
+#   esquema. Devuelve `(nombre, argumentos)` de la primera llamada de `tool_calls`, o `None` si no hay ninguna (`tool_calls`
+#   falta, es `None` o está vacía). `arguments` es una **cadena** con JSON dentro; `argumentos`, lo que sale al leerla. Si el
+#   nombre no está entre las ofrecidas, o los argumentos no son JSON que cumpla el esquema de esa función, lanza `ValueError`.
+#   Tu `valida` te sirve. Un mensaje con una llamada:
+#
+# ```python
+# {"role": "assistant", "content": None,
+#  "tool_calls": [{"id": "call-1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]}
+# ```
 
 
 # %% nbgrader={"grade": false, "grade_id": "herramienta", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -734,7 +750,7 @@ escrito = motor.escribe(preguntas[0], paso_a_paso)
 print(escrito.texto)
 trozos = [*(motor.textos[i] for i in escrito.ids), "fin"]
 for trozo, quitada in zip(trozos, paso_a_paso.quitadas, strict=False):
-    print(f"{trozo!r:>14}  quitada {100 * quitada:5.1f} %  {'█' * round(20 * quitada)}")
+    print(f"{trozo!r:>14}  quitada {porcentaje(quitada, 1):>7}  {'█' * round(20 * quitada)}")
 
 # %% [markdown]
 # Mueve el deslizador paso a paso y busca: un token que cruza una frontera (`","` o parecido); un paso en el que la máscara
@@ -823,9 +839,10 @@ compara("json_garantizado", modelo, url=servidor.url)
 # | el nuestro | perezoso también, con las partes comunes del vocabulario guardadas en disco | en cada paso |
 # | **el tuyo** | un estado, una lista, guardada al llegar | en el primer paso por cada estado |
 #
-# La comparación de la celda siguiente se grabó con `minillm bench guided`: los mismos esquemas (reales, de MaskBench), el
-# mismo vocabulario, cada motor en su proceso. Mira lo válido que **prohíbe** (le falta completitud), lo inválido que **permite** (le
-# falta solidez), lo que rechaza o no termina de compilar, y dónde está el tiempo.
+# La comparación de la celda siguiente se grabó con `minillm bench guided`: los mismos esquemas (reales, de MaskBench,
+# una colección pública), el mismo vocabulario, cada motor en su proceso. Mira lo válido que **prohíbe** (le falta
+# completitud), lo inválido que **permite** (le falta solidez), lo que rechaza o no termina de compilar, y dónde está
+# el tiempo.
 #
 # Y TGI: su campo es `grammar`, dentro de `parameters`: `{"type": "json", "value": esquema}`. El *router*, en Rust, valida el
 # esquema y lo convierte en expresión regular; el servidor, en Python, lleva el autómata de Outlines y pone los −∞. Es el mismo
@@ -966,7 +983,7 @@ for nombre, esquema in (("sin salida", CAPITAL), ("con salida", CON_SALIDA)):
     valor = next(i for i, estado in enumerate(quien.estados) if 'capital/"' in estado)
     queria = motor.textos[int(quien.antes[valor].argmax())]
     print(
-        f"   al empezar el valor, el modelo quería {queria!r}; la máscara quitó el {100 * quien.quitadas[valor]:.1f} %"
+        f"   al empezar el valor, el modelo quería {queria!r}; la máscara quitó el {porcentaje(quien.quitadas[valor], 1)}"
     )
 
 # %% [markdown]

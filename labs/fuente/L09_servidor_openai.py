@@ -17,7 +17,7 @@
 # | montar el servidor y hablarle con el cliente oficial de OpenAI | `crea_app` |
 # | reconocer y arreglar un servidor que pone a todos en fila | `chat_arreglado`, `explica` |
 #
-# **Tiempo:** 75 minutos. **Puntos:** 100 (82 automáticos y 18 que lee tu docente).
+# **Tiempo:** 130 minutos. **Puntos:** 100 (82 automáticos y 18 que lee tu docente).
 #
 # > El modelo es pequeño y responde mejor en inglés: por eso los prompts están en inglés. Aquí se estudia el servidor.
 
@@ -51,6 +51,7 @@ from minilab.graficas import barras, linea_de_tiempo
 from minilab.motor_por_pasos import EnHilo, MotorReal, PortTaken
 from minilab.servidor import Servidor
 from minilab.servir import MotorDeJuguete, anade_rutas, junta, lee_json, transmision, trozo, trozo_de_uso
+from minilab.vistas.cifras import cifra
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.bench.prompts import PROMPTS
 
@@ -117,10 +118,10 @@ for linea in configuracion.splitlines():
 #
 # Antes de construir, escribe dos números mayores que 0:
 #
-# - `bloqueante`: varias personas preguntan a la vez a un servidor que llama al motor **dentro** de una corrutina, sin
-#   puente. ¿Cuántas veces más tarda en contestar a todas que el mismo motor con tu puente?
-# - `contra_serve`: ¿qué parte del throughput de `minillm serve` alcanzará tu servidor de unas decenas de líneas? (0.5
-#   es la mitad; 1, lo mismo.)
+# - `bloqueante`: ocho personas (cuatro en modo rápido) preguntan a la vez a un servidor que llama al motor **dentro**
+#   de una corrutina, sin puente. ¿Cuántas veces más tarda en contestar a todas que el mismo motor con tu puente?
+# - `contra_serve`: ¿qué parte del throughput de `minillm serve` alcanzará tu servidor de unas decenas de líneas? (`0.5`
+#   es la mitad; `1`, lo mismo.)
 
 
 # %% nbgrader={"grade": false, "grade_id": "prediccion", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -272,15 +273,18 @@ comprobar("decodificador")
 #    | `model` es una cadena | 400 `model` |
 #    | `model` es el que se sirve | 404 `model` |
 #    | `messages` es una lista no vacía de mensajes (`es_mensaje`) | 400 `messages` |
-#    | `max_tokens`, si está, es un entero mayor que 0 (`True` no es un entero aquí) | 400 `max_tokens` |
-#    | `temperature`, si está, es un número entre 0 y 2 | 400 `temperature` |
-#    | ningún campo de `NO_SABEMOS` está (salvo con valor `None`) | 400, ese campo |
+#    | `max_tokens`, si está, es un entero mayor que 0 | 400 `max_tokens` |
+#    | `temperature`, si está, es un número entre 0 y 2, los dos incluidos | 400 `temperature` |
+#    | ningún campo de `NO_SABEMOS` está | 400, ese campo |
+#
+#    En las tres últimas, un campo con valor `None` (el `null` de JSON) cuenta como si no estuviera. Y `True` no es un
+#    número, aunque en Python sea un `int`.
 #
 # 3. `valida_longitud(entrada, maximo, contexto)`: `None` si `entrada` tokens de prompt y `maximo` de respuesta caben en
 #    `contexto`. Si el prompt ya no deja sitio para un token, `(400, mensaje, "messages")`; si lo que no cabe es la
 #    respuesta, `(400, mensaje, "max_tokens")`.
 #
-# El mensaje lo escribes tú: que diga qué esperabas (`ESPERABA` te ayuda).
+# El mensaje lo escribes tú, y no puede estar vacío: que diga qué esperabas (`ESPERABA` te ayuda con cuatro campos).
 #
 # ¿Por qué la última regla de la tabla? Un servidor que **ignora** un campo que no conoce contesta 200 y deja creer que
 # lo obedeció. Es la trampa de `guided_json` en vLLM: si no sabes hacerlo, dilo.
@@ -315,13 +319,13 @@ def valida_peticion(peticion, modelo):
     ### BEGIN SOLUTION
     if not isinstance(peticion, dict):
         return 400, "el cuerpo debe ser un objeto JSON", None
-    mensajes, maximo, calor = (peticion.get(c, 1) for c in ("messages", "max_tokens", "temperature"))
+    mensajes, maximo, calor = (peticion.get(c) for c in ("messages", "max_tokens", "temperature"))
     reglas = [
         (isinstance(peticion.get("model"), str), 400, "model"),
         (peticion.get("model") == modelo, 404, "model"),
         (isinstance(mensajes, list) and mensajes and all(map(es_mensaje, mensajes)), 400, "messages"),
-        (type(maximo) is int and maximo > 0, 400, "max_tokens"),
-        (type(calor) in (int, float) and 0 <= calor <= 2, 400, "temperature"),
+        (maximo is None or (type(maximo) is int and maximo > 0), 400, "max_tokens"),
+        (calor is None or (type(calor) in (int, float) and 0 <= calor <= 2), 400, "temperature"),
         *((peticion.get(campo) is None, 400, campo) for campo in NO_SABEMOS),
     ]
     for vale, estado, campo in reglas:
@@ -351,12 +355,12 @@ comprobar("valida_peticion")
 #
 # | Llamada | Qué hace |
 # |---|---|
-# | `entra(id, prompt, max_tokens)` | una petición se pone a la cola |
+# | `entra(id, prompt, max_tokens)` | una petición se pone a la cola; `id` es un número que eliges tú |
 # | `paso()` | **tarda**; devuelve `[(id, octetos, fin), …]` de las que avanzaron |
 # | `pendientes()` | cuántas peticiones no han acabado |
 # | `aborta(id)` | una petición se va antes de acabar y libera su sitio |
 #
-# Este motor de juguete las tiene. Responde con el prompt, tres octetos por paso:
+# Este motor de juguete las tiene. Su respuesta es el prompt con adornos, y cada paso da tres octetos de ella:
 
 # %%
 juguete = MotorDeJuguete(plazas=2)
@@ -369,16 +373,21 @@ print("quejas:", set(juguete.quejas))
 # %% [markdown]
 # La queja es la regla de oro: `paso()` corrió en el mismo hilo en que se creó el motor, el del bucle de eventos.
 #
-# Completa los tres métodos de `Puente`. `encarga` ya está: apunta un encargo y despierta al bucle.
+# Completa los tres métodos de `Puente`. `encarga` ya está: apunta una función sin argumentos, como
+# `lambda: self.motor.aborta(id)`, y despierta al bucle.
 #
-# - `bucle()`: para siempre: cumple **todos** los encargos (`self.encargos.pop(0)()`); si no queda nada pendiente,
-#   duerme hasta que alguien encargue algo (`self.despierta.clear()` y `await self.despierta.wait()`); si queda, da un
-#   paso **en otro hilo**, `await asyncio.to_thread(self.motor.paso)`, y reparte lo que devuelve.
+# - `bucle()`: para siempre: cumple **todos** los encargos (`self.encargos.pop(0)()` saca el primero y lo llama); si el
+#   motor no tiene nada pendiente, duerme hasta que alguien encargue algo (`self.despierta.clear()` y
+#   `await self.despierta.wait()`); si tiene, da un paso **en otro hilo**, `await asyncio.to_thread(self.motor.paso)`, y
+#   reparte lo que devuelve.
 # - `reparte(salidas)`: deja `(octetos, fin)` en la cola de cada petición, con `put_nowait`. Quien ya se fue no tiene
 #   cola.
-# - `genera(prompt, max_tokens)`: un **generador asíncrono** (usa `yield`). Toma un número nuevo, abre su cola,
+# - `genera(prompt, max_tokens)`: un **generador asíncrono** (`async def` con `yield`; se recorre con `async for`). Toma
+#   un número nuevo (`self.ultimo` es el último que se dio), abre su cola (`asyncio.Queue()`, en `self.colas`),
 #   **encarga** la entrada y va entregando los octetos hasta el último. Pase lo que pase (`try … finally`), al salir
-#   quita su cola; y si la respuesta no había acabado, **encarga** que se aborte.
+#   quita su cola; y si la respuesta no había acabado, **encarga** que se aborte. El `prompt` llega al motor sin tocar.
+#
+# Guarda el número en una variable tuya: cuando el encargo se cumpla, `self.ultimo` será ya el de otra petición.
 #
 # ¿Por qué `finally`? Cuando un cliente cuelga, Python cierra el generador justo donde estaba: en el `await` o en el
 # `yield`. Sin él, el motor seguiría generando para nadie.
@@ -482,11 +491,12 @@ comprobar("puente")
 #
 # Escribe `expone_metricas(metricas)`, que devuelve el texto entero (acaba en salto de línea). Cada métrica es un
 # diccionario con `nombre`, `tipo`, `ayuda`, `etiquetas` (un diccionario) y, según el tipo, `valor`, o bien `limites`
-# (en orden) y `observaciones`. Te ayudan:
+# (en orden) y `observaciones`. Las tres clases llevan sus líneas `# HELP` y `# TYPE`. Escribe también estas dos, que
+# te ayudan:
 #
 # - `muestra(nombre, etiquetas, valor)`: una línea; `nombre{clave="valor",otra="valor"} 3`, y sin llaves si no hay
 #   etiquetas. En el valor de una etiqueta, `\`, `"` y el salto de línea se escriben `\\`, `\"` y `\n`.
-# - `cubos(metrica)`: las líneas de un histograma.
+# - `cubos(metrica)`: la lista de líneas de un histograma, en el orden del ejemplo. `le` es la última etiqueta.
 
 
 # %% nbgrader={"grade": false, "grade_id": "metricas", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -503,7 +513,7 @@ def muestra(nombre, etiquetas, valor):
 
 
 def cubos(metrica):
-    """Las líneas de un histograma: _bucket por límite y +Inf, _sum y _count."""
+    """La lista de líneas de un histograma: _bucket por límite y +Inf, _sum y _count."""
     ### BEGIN SOLUTION
     nombre, etiquetas, vistas = metrica["nombre"], metrica["etiquetas"], metrica["observaciones"]
     lineas = [
@@ -536,7 +546,8 @@ comprobar("expone_metricas")
 #
 # **FastAPI** convierte funciones en rutas de un servidor web. Junta tus piezas. Tienes hechas:
 #
-# - `trozo(peticion, texto, fin)` y `trozo_de_uso(peticion, entrada, salida)`: los diccionarios de los eventos;
+# - `trozo(peticion, texto)`, el diccionario de un evento, y `trozo(peticion, texto, fin)`, el del último;
+# - `trozo_de_uso(peticion, entrada, salida)`: el evento que cuenta los tokens;
 # - `junta(peticion, eventos)`: la respuesta entera de quien no pidió streaming;
 # - `a_sse(eventos)`: pasa cada evento por tu `trozo_sse`;
 # - `transmision(generador)`: la respuesta que lo envía según sale, y que lo cierra si el cliente se va;
@@ -545,14 +556,22 @@ comprobar("expone_metricas")
 #
 # Escribe:
 #
-# - `eventos_de_chat(puente, peticion)`, un generador asíncrono. Por cada trozo de octetos de `puente.genera(mensajes,
-#   maximo)` pasa los octetos por un `Decodificador` **nuevo** y da un `trozo` con el texto. Después, un último `trozo`
-#   con lo que dé `termina()` y el motivo del final: `"length"` si salieron `maximo` trozos, `"stop"` si salieron menos.
-#   Y, al final, un `trozo_de_uso` con `puente.motor.cuenta(mensajes)` y los trozos que salieron. Si la petición no trae
-#   `max_tokens`, son 16. Usa `async with aclosing(...)`: si el cliente se va, cierra también el generador de dentro.
-# - `contesta(puente, modelo, contexto, cuerpo)`: lee el JSON; valida la petición **y después** la longitud; con un
-#   error, devuelve `JSONResponse(error_openai(…), estado)`; si pide `stream`, `transmision(a_sse(eventos))`; si no,
-#   `JSONResponse(junta(peticion, […todos los eventos…]))`.
+# - `eventos_de_chat(puente, peticion)`, un generador asíncrono. Recorre `puente.genera(mensajes, maximo)`: `mensajes`
+#   es la lista entera de la petición, y `maximo`, su `max_tokens`; si no está o es `None`, 16. Cada trozo de octetos
+#   pasa por el `Decodificador` de esta respuesta, uno **nuevo**, y da un `trozo` con su texto. Después, un último
+#   `trozo` con lo que dé `termina()` y el motivo del final: `"length"` si salieron `maximo` trozos, `"stop"` si
+#   salieron menos. Y, al final, un `trozo_de_uso` con los tokens del prompt, `puente.motor.cuenta(mensajes)`, y los
+#   trozos que salieron.
+# - `contesta(puente, modelo, contexto, cuerpo)`: lee el JSON; valida la petición **y después** la longitud, con esa
+#   misma cuenta; con un error, devuelve `JSONResponse(error_openai(…), estado)`; si pide `stream`,
+#   `transmision(a_sse(eventos))`; si no, `JSONResponse(junta(peticion, […todos los eventos…]))`.
+#
+# Un generador dentro de otro se recorre con `aclosing`: si el cliente se va, se cierran los dos. Así lo hace `a_sse`:
+#
+# ```python
+# async with aclosing(generador):
+#     async for x in generador: ...
+# ```
 #
 # `crea_app` está escrita: es la que convierte `contesta` en una ruta.
 
@@ -561,7 +580,7 @@ comprobar("expone_metricas")
 async def eventos_de_chat(puente, peticion):
     """Los eventos de una respuesta: sus trozos, el final y el uso."""
     ### BEGIN SOLUTION
-    mensajes, maximo = peticion["messages"], peticion.get("max_tokens", 16)
+    mensajes, maximo = peticion["messages"], peticion.get("max_tokens") or 16
     texto, salida = Decodificador(), 0
     async with aclosing(puente.genera(mensajes, maximo)) as flujo:
         async for octetos in flujo:
@@ -587,7 +606,7 @@ async def contesta(puente, modelo, contexto, cuerpo):
     error = valida_peticion(peticion, modelo)
     if not error:
         entrada = puente.motor.cuenta(peticion["messages"])
-        error = valida_longitud(entrada, peticion.get("max_tokens", 16), contexto)
+        error = valida_longitud(entrada, peticion.get("max_tokens") or 16, contexto)
     if error:
         return JSONResponse(error_openai(*error), error[0])
     eventos = eventos_de_chat(puente, peticion)
@@ -731,11 +750,14 @@ velocidades = {quien: medida["tok_s"] for quien, medida in tuyas.items()}
 display(barras(velocidades, "tok/s", "Los mismos clientes, dos servidores"))
 contra_serve = velocidades["tu servidor"] / velocidades["minillm serve, tus clientes"]
 anota("L09", "mi servidor entre minillm serve", mi_prediccion()["contra_serve"], contra_serve, "×", modelo.nombre)
-print(f"Tu servidor: {contra_serve:.2f}× el throughput de minillm serve (mediana de {VUELTAS} vueltas, por turnos).")
+print(f"Tu servidor: {cifra(contra_serve, 2)}× el throughput de minillm serve (mediana de {VUELTAS} vueltas).")
+print(f"Habías predicho {cifra(mi_prediccion()['contra_serve'], 2)}.")
 
-# %% [markdown] Tu servidor y tus clientes viven en el mismo proceso y se reparten un solo intérprete de Python: parte
-# de la diferencia es del experimento. El resto está en `minillm_serve/engine/async_engine.py`: el mismo puente, con un
-# hilo fijo para los pasos, un solo aviso al bucle de eventos por paso y buzones con límite para quien lee despacio.
+# %% [markdown]
+# Puede salir menos o más de 1, y parte de la diferencia es del experimento: tu servidor y tus clientes se reparten un
+# solo intérprete de Python; `minillm serve` es otro proceso, que se disputa los núcleos con los clientes. Su puente está
+# en `minillm_serve/engine/async_engine.py`: es como el tuyo, con un solo aviso al bucle de eventos por paso y buzones
+# con límite para quien lee despacio.
 #
 # ## 6 · Rompe
 #
@@ -789,8 +811,8 @@ with OpenAI(base_url=mio.url, api_key="sin-clave", max_retries=0) as cliente:
 # %% [markdown]
 # ### 6.3 Un emoji partido
 #
-# El modelo pequeño escribe pocos emojis, así que el juguete lo hace por él: sus tokens cortan cada tres octetos. A la
-# izquierda, un servidor que convierte cada token por su cuenta; a la derecha, el tuyo.
+# El modelo pequeño escribe pocos emojis, así que el juguete lo hace por él: sus tokens cortan cada tres octetos. La
+# primera línea es la de un servidor que convierte cada token por su cuenta; la segunda, la tuya.
 
 # %%
 piezas = [servir.respuesta_de_juguete("olé 🙂")[i : i + 3] for i in range(0, 42, 3)]
@@ -827,7 +849,8 @@ mio.para()
 # siguiente no existe para el servidor. No hay batching continuo entre usuarios, y ni siquiera `/health` contesta: el
 # proxy creerá que el servidor ha muerto.
 #
-# Míralo. Un **latido** intenta despertar cada 10 ms; el mayor retraso dice cuánto estuvo parado el bucle.
+# Míralo. Un **latido** intenta despertar cada 10 ms; el mayor retraso dice cuánto estuvo parado el bucle. En el dibujo,
+# la barra rayada es lo que cada persona espera a que su corrutina empiece.
 
 # %%
 MENSAJES = preguntas[: 4 if modelo.rapido else 8]
@@ -866,11 +889,13 @@ async def con_latido(trabajo):
 
 en_fila, parada_en_fila, medidas_en_fila = corre(con_latido(chat_apuntes))
 display(linea_de_tiempo(medidas_en_fila, "main.py de los apuntes"))
-print(f"{len(MENSAJES)} personas en {en_fila:.2f} s; el bucle de eventos estuvo parado hasta {parada_en_fila:.2f} s.")
+print(f"{len(MENSAJES)} personas en {cifra(en_fila, 2)} s; el bucle, parado hasta {cifra(parada_en_fila, 2)} s.")
 
 # %% [markdown]
 # Arréglalo: escribe `chat_arreglado(puente, mensaje, max_tokens)`, una corrutina que devuelve el texto **entero** de la
-# respuesta a ese mensaje, con tu puente y sin bloquear. Los octetos se juntan antes de convertirlos en texto.
+# respuesta a ese mensaje, con tu puente y sin bloquear. `mensaje` es el texto de una persona; al puente, como en 3.6,
+# le llega una **lista** de mensajes. Los octetos se juntan antes de convertirlos en texto; si el último carácter quedó a
+# medias, va un `�` en su lugar.
 
 
 # %% nbgrader={"grade": false, "grade_id": "chat_arreglado", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -891,16 +916,20 @@ comprobar("chat_arreglado")
 async def con_puente():
     puente = Puente(MotorReal(llm))
     bucle = asyncio.create_task(puente.bucle())
-    resultado = await con_latido(lambda mensaje: chat_arreglado(puente, mensaje, NUEVOS))
+    trabajo = asyncio.create_task(con_latido(lambda mensaje: chat_arreglado(puente, mensaje, NUEVOS)))
+    await asyncio.wait({bucle, trabajo}, return_when=asyncio.FIRST_COMPLETED)
+    if bucle.done():  # nadie mueve ya el motor: mejor el error que esperar para siempre
+        bucle.result()
     bucle.cancel()
-    return resultado
+    return await trabajo
 
 
 a_la_vez, parada_a_la_vez, _ = corre(con_puente())
-print(f"{len(MENSAJES)} personas en {a_la_vez:.2f} s; el bucle de eventos estuvo parado hasta {parada_a_la_vez:.2f} s.")
+print(f"{len(MENSAJES)} personas en {cifra(a_la_vez, 2)} s; el bucle, parado hasta {cifra(parada_a_la_vez, 2)} s.")
 veces = en_fila / a_la_vez
 anota("L09", "main.py bloqueante entre arreglado", mi_prediccion()["bloqueante"], veces, "×", modelo.nombre)
-print(f"El de los apuntes tarda {veces:.1f} veces más. Habías predicho {mi_prediccion()['bloqueante']:g}.")
+print(f"El de los apuntes tarda {cifra(veces, 1)} veces más.")
+print(f"Habías predicho {cifra(mi_prediccion()['bloqueante'], 1)}.")
 
 # %% [markdown]
 # ¿Y quitar el `async`? Con `def chat(…)`, FastAPI llama a la función en otro hilo y el bucle queda libre, pero el motor

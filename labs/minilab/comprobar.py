@@ -71,7 +71,8 @@ def _named(check: Check, names: Mapping[str, Any]) -> Callable[..., Any]:
 
 def _report(check: Check, results: list[Result]) -> str:
     if all("NotImplementedError" in r.got for r in results if not r.passed):
-        return f"✘ {check.name}: falta implementar {check.function}. Completa la celda y vuelve a ejecutarla."
+        missing = f"falta implementar {check.function} u otra parte de su celda"
+        return f"✘ {check.name}: {missing}. Complétala y vuelve a ejecutarla."
     passed = sum(r.passed for r in results)
     lines = [f"✘ {check.name}: {passed} de {len(results)} comprobaciones públicas superadas."]
     for r in results:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minilab.vistas.cifras import cifra
+
 LIMIT_S = 300
 MEASURE = """
 
@@ -60,7 +62,7 @@ class EnGPU:
         return (
             f"{self.gpu}, 64 secuencias de 1024 tokens en 32 bits: tu kernel {self.tuya_us:.0f} µs "
             f"({self.gb_s:.0f} GB/s), SDPA con las claves seguidas {self.sdpa_us:.0f} µs; mayor diferencia "
-            f"{self.error:.1e}"
+            f"{cifra(1e6 * self.error, 2)} millonésimas"
         )
 
 

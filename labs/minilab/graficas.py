@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from minilab.vistas.cifras import cifra
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -45,7 +47,7 @@ def linea_de_tiempo(measurements: Sequence[dict[str, Any]], title: str) -> Figur
     axes.legend(["hasta el primer token (TTFT)", "decode"], loc="lower right", framealpha=1)
     last = max(m["fin"] for m in measurements) - start
     ttft = max(m["primer_token"] - m["inicio"] for m in measurements)
-    text = f"{title}: {len(measurements)} peticiones en {last:.2f} s; el TTFT más lento, {ttft:.2f} s."
+    text = f"{title}: {len(measurements)} peticiones en {cifra(last, 2)} s; el TTFT más lento, {cifra(ttft, 2)} s."
     return FigureWithText(figure, text)
 
 
@@ -53,11 +55,11 @@ def barras(values: dict[str, float], unit: str, title: str) -> FigureWithText:
     """Horizontal bars with their value written beside them."""
     figure, axes = _canvas(8, 0.9 + 0.45 * len(values))
     bars = axes.barh(list(values), list(values.values()), color=[BLUE, GREEN, VERMILION, BLACK][: len(values)])
-    axes.bar_label(bars, fmt="%.1f", padding=4)
+    axes.bar_label(bars, fmt=lambda value: cifra(value, 1), padding=4)
     axes.set(xlabel=unit, title=title)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    text = f"{title}: " + "; ".join(f"{name}, {value:.1f} {unit}" for name, value in values.items()) + "."
+    text = f"{title}: " + "; ".join(f"{name}, {cifra(value, 1)} {unit}" for name, value in values.items()) + "."
     return FigureWithText(figure, text)
 
 

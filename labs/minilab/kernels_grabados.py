@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from minilab.comparar.archivos import read
 from minilab.comparar.tarea import Unavailable
+from minilab.vistas.cifras import cifra, porcentaje
 from minilab.vistas.vista import Tabla
 
 KERNELS, RUNS = "reports/gpu-h100-kernels.json", "reports/gpu-h100.json"
+SPANISH = {
+    "decode attention": "atención de decode",
+    "prefill attention": "atención de prefill",
+    "add_rms_norm": "sumar y normalizar",
+    "SDPA, bf16, not paged": "SDPA, bf16, claves seguidas",
+    "SDPA, one by one, not paged": "SDPA, de una en una, claves seguidas",
+    "torch, 2 calls": "torch, dos llamadas",
+}
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,11 @@ def kernels_grabados(*operaciones: str, forma: str = "llama3-8b") -> Grabado | S
     chosen = [k for k in report["kernels"] if k["op"] in operaciones and k["shape"].startswith(forma)]
     rows = [
         (
-            k["op"],
-            k["shape"].removeprefix(forma).strip(),
-            k["baseline"],
+            SPANISH.get(k["op"], k["op"]),
+            _case(k["shape"].removeprefix(forma).strip()),
+            SPANISH.get(k["baseline"], k["baseline"]),
             *_times(k),
-            f"{100 * k['share_of_limit']:.0f} %",
+            porcentaje(k["share_of_limit"]),
         )
         for k in chosen
     ]
@@ -75,14 +85,20 @@ def lanzamientos_grabados() -> Grabado | SinGrabar:
     for profile in report["profiles"]:
         if profile["steps"] in names:
             submit, launches = profile["host_us"]["submit"], profile["launches"]
-            cells = (f"{launches:.0f}", f"{submit:.0f}", f"{submit / launches:.1f}", f"{profile['step_us']:.0f}")
+            cells = (cifra(launches), cifra(submit), cifra(submit / launches, 1), cifra(profile["step_us"]))
             rows.append((f"{profile['shape']}: {names[profile['steps']]}", *cells))
     head = ("paso", "kernels", "CPU para mandarlo (µs)", "µs por kernel", "el paso entero (µs)")
     return Grabado("Qué cuesta lanzar los kernels de un paso", Tabla(head, tuple(rows)), _origin(RUNS, report))
 
 
+def _case(shape: str) -> str:
+    """«64 x 1024», «4096 tokens of 4» and «T=1» of the report, for the reader."""
+    words = shape.replace(" x ", " × ").replace("tokens of", "tokens de")
+    return re.sub(r"^T=(\d+)$", lambda rows: f"{rows[1]} fila{'' if rows[1] == '1' else 's'}", words)
+
+
 def _times(kernel: dict[str, Any]) -> tuple[str, ...]:
-    return (f"{kernel['us']:.1f}", f"{kernel['baseline_us']:.1f}", f"{kernel['ratio']:.2f}×")
+    return (cifra(kernel["us"], 1), cifra(kernel["baseline_us"], 1), f"{cifra(kernel['ratio'], 2)}×")
 
 
 def _origin(path: str, report: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from minilab.reloj.motor_real import RunnerBackend, load_model
 from minilab.reloj.mundo import World, drive
 from minilab.reloj.partidas import Run, play
 from minilab.reloj.reglas import Item, Limits, Request
+from minilab.vistas.cifras import significativa
 from minillm_serve.model.tokenizer import Tokenizer
 
 __all__ = ["COSTES", "Banco", "Carrera", "EnLotes", "curva", "espera_media", "esperas", "reloj_virtual"]
@@ -200,7 +201,8 @@ def curva(
     axes.grid(alpha=0.25)
     axes.legend(framealpha=1)
     told = "; ".join(
-        f"{name}: " + ", ".join(f"{y:.4g} en {x:g}" for x, y in points.items()) for name, points in series.items()
+        f"{name}: " + ", ".join(f"{significativa(y)} en {x:g}" for x, y in points.items())
+        for name, points in series.items()
     )
-    limit = "" if limite is None else f" Límite: {limite:.3g}."
+    limit = "" if limite is None else f" Límite: {significativa(limite)}."
     return FigureWithText(figure, f"{titulo} ({eje_y}, según {eje_x}). {told}.{limit}")

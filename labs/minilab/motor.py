@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minilab.modelo import LabModel
+from minilab.vistas.cifras import cifra, porcentaje
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.engine.trace import read_trace
 from minillm_serve.seams import GUIDED_COMPILE, SEAMS, Seams
@@ -69,13 +70,18 @@ class Comparacion:
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
-            (name, f"{r.mediana:.1f}", f"de {min(r.tok_s):.1f} a {max(r.tok_s):.1f}", f"{100 * r.aciertos:.0f} %")
+            (
+                name,
+                cifra(r.mediana, 1),
+                f"de {cifra(min(r.tok_s), 1)} a {cifra(max(r.tok_s), 1)}",
+                porcentaje(r.aciertos),
+            )
             for name, r in (("con tus piezas", self.tuya), ("de referencia", self.referencia))
         ]
 
     def _sentence(self) -> str:
         same = "Los tokens son idénticos" if self.iguales else "¡Los tokens NO son los mismos!"
-        return f"{same}. Con tus piezas: {self.ratio:.2f}× la referencia (mediana de {len(self.tuya.tok_s)})."
+        return f"{same}. Con tus piezas: {cifra(self.ratio, 2)}× la referencia (mediana de {len(self.tuya.tok_s)})."
 
 
 def lado_a_lado(

@@ -108,7 +108,7 @@ class EnHilo:
     """A FastAPI app with its bridge's loop, served in a thread; ready when the constructor returns.
 
     crea: () -> (bridge, app), called inside the thread's event loop. url ends in ``/v1``. puerto 0 picks a free one.
-    Raises :class:`PortTaken`.
+    Raises :class:`PortTaken`, and what the bridge's loop raises before the server is ready.
     """
 
     def __init__(self, crea: Callable[[], tuple[Any, Any]], puerto: int = 0):
@@ -118,9 +118,8 @@ class EnHilo:
             self._socket.bind(("127.0.0.1", puerto))
         except OSError as error:
             self._socket.close()
-            raise PortTaken(
-                f"El puerto {puerto} ya está en uso: para el otro servidor, o elige otro puerto. ({error.strerror})"
-            ) from error
+            busy = f"El puerto {puerto} ya está en uso: para el otro servidor, o elige otro puerto."
+            raise PortTaken(busy) from error
         self.puerto = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.puerto}/v1"
         self._make, self._ready, self._error = crea, threading.Event(), None
@@ -160,10 +159,13 @@ class EnHilo:
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.01)
-        self._ready.set()
+        if not steps.done():
+            self._ready.set()
         await asyncio.wait({steps, serving}, return_when=asyncio.FIRST_COMPLETED)
         if steps.done() and not serving.done():
             self._server.should_exit = True
             await serving
+            steps.result()
+            raise RuntimeError("bucle() terminó: debe seguir mientras viva el servidor")
         steps.cancel()
         await asyncio.gather(steps, return_exceptions=True)

@@ -14,6 +14,8 @@ from typing import Any
 
 DEFAULT_MAX = 16
 REHEARSAL_S = 5.0
+IDLE_S = 0.1  # how long a rehearsal watches a bridge that has nothing to do
+TOO_MANY = 20_000  # questions between two steps: a loop that asks so often never lets anybody else run
 TURNS = 6  # turns of the event loop that a toy step waits for: whoever misuses it meanwhile is seen
 
 
@@ -107,14 +109,16 @@ class MotorDeJuguete:
     Each step gives ``corte`` bytes to each of at most ``plazas`` requests, without regard for where characters end.
 
     Nobody may call it while a step is under way, and a step must not run in the event loop's thread: ``quejas`` tells.
+    charlas: prompts must be lists of messages, as the real engine's are; otherwise a string will do too.
     """
 
-    def __init__(self, plazas: int = 4, corte: int = 3, retraso: float = 0.0):
-        self.plazas, self.corte, self.retraso = plazas, corte, retraso
+    def __init__(self, plazas: int = 4, corte: int = 3, retraso: float = 0.0, charlas: bool = False):
+        self.plazas, self.corte, self.retraso, self.charlas = plazas, corte, retraso, charlas
         self.pasos: list[list[int]] = []  # the ids of each step
         self.abortos: list[int] = []
         self.quejas: list[str] = []
         self.consultas = 0
+        self._asked = 0  # since the last step
         self.ttft: list[float] = []
         self.tokens = 0
         self.a_mitad: Callable[[int], None] | None = None
@@ -130,6 +134,8 @@ class MotorDeJuguete:
     def entra(self, id: int, prompt: Any, max_tokens: int) -> None:
         """A request joins the queue."""
         self._between_steps("entra")
+        if self.charlas and not isinstance(prompt, list):
+            self.quejas.append(f"entra() recibió {prompt!r}: el motor espera una lista de mensajes, con role y content")
         text = respuesta_de_juguete(prompt)
         pieces = [text[i : i + self.corte] for i in range(0, len(text), self.corte)]
         self._waiting[id] = pieces[:max_tokens]
@@ -143,8 +149,11 @@ class MotorDeJuguete:
         self.abortos.append(id)
 
     def pendientes(self) -> int:
-        """Requests that have not ended."""
+        """Requests that have not ended. Raises RuntimeError where nothing else is ever asked."""
         self.consultas += 1
+        self._asked += 1
+        if self._asked > TOO_MANY:
+            raise RuntimeError("bucle() pregunta pendientes() sin parar y no deja correr a nadie: ¿falta clear()?")
         return len(self._waiting) + len(self._running)
 
     def paso(self) -> list[tuple[int, bytes, bool]]:
@@ -154,7 +163,7 @@ class MotorDeJuguete:
             return []
         if threading.get_ident() == self._loop_thread:
             self.quejas.append("paso() corrió en el hilo del bucle de eventos: mientras dura, nadie más avanza")
-        self._in_step = True
+        self._in_step, self._asked = True, 0
         while self._waiting and len(self._running) < self.plazas:
             id = next(iter(self._waiting))
             self._running[id] = self._waiting.pop(id)
@@ -222,7 +231,7 @@ async def _rehearse_bridge(crea: Callable[[Any], Any], guion: dict[str, Any]) ->
         await _all_done(tasks, loop)
         await _turns(TURNS)
     asked = motor.consultas
-    await _turns(10 * TURNS)
+    await asyncio.sleep(IDLE_S)
     spinning = motor.consultas - asked
     await _end(loop)
     return {
@@ -239,7 +248,7 @@ def ensaya_chat(chat: Callable[..., Any], crea: Callable[[Any], Any], guion: dic
     """Call ``await chat(bridge, message, max)`` for all messages at once over the toy engine."""
 
     async def rehearse() -> dict[str, Any]:
-        motor = MotorDeJuguete(len(guion["mensajes"]))
+        motor = MotorDeJuguete(len(guion["mensajes"]), charlas=True)
         bridge = crea(motor)
         _watch_steps(motor, lambda moment: None)
         loop = asyncio.ensure_future(bridge.bucle())
@@ -260,7 +269,7 @@ def ensaya_app(crea_app: Callable[..., Any], crea: Callable[[Any], Any], guion: 
     """
 
     async def rehearse() -> dict[str, Any]:
-        motor = MotorDeJuguete(guion.get("plazas", 4))
+        motor = MotorDeJuguete(guion.get("plazas", 4), charlas=True)
         bridge = crea(motor)
         app = crea_app(bridge, guion["modelo"], guion["contexto"])
         _watch_steps(motor, lambda moment: None)
@@ -355,9 +364,9 @@ async def _all_done(tasks: dict[int, asyncio.Task], loop: asyncio.Future) -> Non
             for task in waiting:
                 task.cancel()
             raise TimeoutError(f"{len(waiting)} clientes esperan algo que no llega")
-    for task in tasks.values():
-        if not task.cancelled() and (error := task.exception()):
-            raise error
+    errors = [task.exception() for task in tasks.values() if not task.cancelled()]
+    if error := next(filter(None, errors), None):  # all were asked for theirs: asyncio would print what nobody reads
+        raise error
 
 
 async def _emptied(motor: MotorDeJuguete) -> int:

@@ -109,7 +109,7 @@ def answer_in_a_new_cell(notebook):
 
 
 def answer_in_the_check_cell(notebook):
-    put(notebook, "prueba_percentil", source=f'{PERCENTIL}\n\ncomprobar("percentil", percentil)')
+    put(notebook, "prueba_percentil", source=f'{PERCENTIL}\n\ncomprobar("percentil")')
     drop(notebook, "percentil")
 
 

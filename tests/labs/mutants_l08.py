@@ -23,8 +23,8 @@ MUTANTS = [
         "estado = siguiente(automata, estado, letra) or estado",
     ),
     Mutant("recorre", "deja escribir el mes 0", '"23456789"', '"023456789"'),
-    Mutant("recorre", "olvida que 1 ya es un mes", '["uno", "fin"]', '["fin"]'),
-    Mutant("recorre", "deja escribir el mes 13", 'dict.fromkeys("012", "fin")', 'dict.fromkeys("0123", "fin")'),
+    Mutant("recorre", "olvida que 1 ya es un mes", '["uno", "hecho"]', '["hecho"]'),
+    Mutant("recorre", "deja escribir el mes 13", 'dict.fromkeys("012", "hecho")', 'dict.fromkeys("0123", "hecho")'),
     Mutant(
         "permitidos", "mira solo el primer carácter", "recorre(automata, estado, t)", "recorre(automata, estado, t[0])"
     ),

@@ -84,10 +84,32 @@ def test_text_and_page_show_the_same_rows_with_their_origins():
     )
     table = Comparativa("x", "Título", ("peticiones", "tok_s", "http"), rows)
     text, page = repr(table), table._repr_html_()
-    assert "tok/s: 1234,6" in text and "grabado: un archivo; vLLM 1.0" in text and text.endswith("su equipo")
+    assert "tok/s: 1\u202f234,6" in text and "grabado: un archivo; vLLM 1.0" in text and text.endswith("su equipo")
     assert "<caption>Título</caption>" in page and "a &lt; b" in page and page.count("<tr>") == 3
     assert "peticiones" not in page, "a column that nobody measured is left out"
     assert page.count('scope="row"') == 2 and ">–<" in page
+
+
+def test_a_note_is_shown_only_beside_what_it_speaks_of():
+    own = Fila("tu motor", "", {"tok_s": 3.0}, Origen("tuyo", "medido en este cuaderno"))
+    stored = Fila("vLLM", "", {"tok_s": 9.0}, RECORDED)
+    missing = Fila("TGI", "", {}, Origen("ausente", "no medido: no hay"))
+    for rows, told in (
+        ((own, stored), "son de otro momento"), ((stored,), None), ((own, missing), None),
+        ((missing,), "no hay ninguna medida"), ((), "no hay ninguna medida"),
+    ):  # fmt: skip
+        text = repr(Comparativa("x", "Título", ("tok_s",), rows))
+        for phrase in ("son de otro momento", "no hay ninguna medida"):
+            assert (phrase in text) == (phrase == told), (rows, phrase)
+
+
+def test_nothing_is_said_of_a_vllm_that_has_no_figure(clone, tiny, monkeypatch):
+    registered(monkeypatch, part("minillm", 1.0), Part("vLLM", absent))
+    told = catalogo.COMPARISONS["prueba"]
+    monkeypatch.setitem(
+        catalogo.COMPARISONS, "prueba", Comparison(told.title, told.columns, told.parts, notes=(catalogo.EAGER,))
+    )
+    assert catalogo.EAGER not in repr(compara("prueba", tiny))
 
 
 def test_an_unknown_name_lists_the_known_ones(tiny):
@@ -209,7 +231,7 @@ def test_every_measured_file_says_where_it_comes_from():
 def test_our_server_is_asked_live_where_it_runs(tiny, server):
     table = compara("cincuenta_clientes", tiny, url=server.url)
     live = [r for r in table.filas if r.origen.clase == "vivo"]
-    assert [(r.sistema, r.caso, r.valores["peticiones"]) for r in live] == [("minillm", "50 clientes", 8)]
+    assert [(r.sistema, r.caso, r.valores["peticiones"]) for r in live] == [("minillm", "8 clientes", 8)]
     assert live[0].valores["tok_s"] > 0 and "MINILAB_TGI_URL" in repr(table)
 
 
@@ -232,7 +254,7 @@ def test_a_server_elsewhere_is_asked_by_its_address(tiny, server, monkeypatch):
 
 def test_the_cache_use_of_a_running_server_is_read_from_its_metrics(tiny, server):
     table = compara("uso_de_cache_kv", tiny, url=server.url)
-    assert table.valor("minillm", "50 clientes", "max_uso_pct") >= 0.0
+    assert table.valor("minillm", "8 clientes", "max_uso_pct") >= 0.0
     assert set(next(r for r in table.filas if r.origen.clase == "vivo").valores) == {
         "max_uso_pct", "max_en_curso", "max_en_espera",
     }  # fmt: skip

@@ -32,6 +32,15 @@ MUTANTS = [
     Mutant("fragmentacion", "cobra un bloque a la vacía", "-(-n // tam) * tam", "max(1, -(-n // tam)) * tam"),
     Mutant("fragmentacion", "divide entre cero", " if r else 0.0", ""),
     Mutant("fragmentacion", "el último hueco como el mayor", "mayor = max(mayor, actual)", "mayor = actual or mayor"),
+    Mutant(
+        "fragmentacion",
+        "media de las partes",
+        "return {metodo: 1 - usadas / r if r else 0.0 for metodo, r in reservadas.items()}",
+        "partes = [1 - n / (-(-n // tam) * tam) for n in longitudes if n]\n"
+        "    vacia = 1 - usadas / reservadas['contigua'] if longitudes else 0.0\n"
+        "    return {'contigua': vacia, 'paginada': sum(partes) / max(1, len(partes))}",
+    ),
+    Mutant("fragmentacion", "no piensa en la memoria llena", " if libres else 0.0", "", hidden=True),
     Mutant("reparto", "da lo que hay, aunque sea menos", "return None", "count = len(self.libres)"),
     Mutant(
         "reparto",
@@ -44,6 +53,13 @@ MUTANTS = [
     Mutant("reparto", "acepta soltar dos veces", " or self.cuentas[bloque] == 0", ""),
     Mutant(
         "reparto", "acepta números negativos", "0 <= bloque < self.num_blocks", "bloque < self.num_blocks", hidden=True
+    ),
+    Mutant(
+        "reparto",
+        "un número demasiado grande da IndexError",
+        "0 <= bloque < self.num_blocks",
+        "0 <= bloque",
+        hidden=True,
     ),
     Mutant("reparto", "acepta repetidos", "len(set(blocks)) != len(blocks)", "False", hidden=True),
     Mutant("reparto", "devuelve una lista", "tuple(self.libres.pop()", "list(self.libres.pop()"),
@@ -60,6 +76,16 @@ MUTANTS = [
     Mutant("copia", "no copia el contenido", "memoria[nuevo[0]][:] = memoria[tabla[i]]", "pass"),
     Mutant("copia", "no suelta el bloque viejo", "bloques.free([tabla[i]])", "pass"),
     Mutant("copia", "los dos bloques son la misma lista", "memoria[nuevo[0]][:] = ", "memoria[nuevo[0]] = "),
+    Mutant(
+        "copia",
+        "copia solo hasta la posición",
+        "memoria[nuevo[0]][:] = memoria[tabla[i]]",
+        "memoria[nuevo[0]][: pos % tam] = memoria[tabla[i]][: pos % tam]",
+        hidden=True,
+    ),
+    Mutant(
+        "copia", "solo piensa en dos dueños", "bloques.refs(tabla[i]) > 1", "bloques.refs(tabla[i]) == 2", hidden=True
+    ),
     Mutant("desalojo", "empieza por la más antigua", "reverse=True)[:-1]", "reverse=False)[:-1]"),
     Mutant("desalojo", "desaloja también a la más antigua", "reverse=True)[:-1]", "reverse=True)"),
     Mutant(
@@ -68,6 +94,20 @@ MUTANTS = [
         'sum(usos[bloque] == 0 for bloque in p["bloques"])',
         'len(p["bloques"])',
     ),
+    Mutant(
+        "desalojo",
+        "se salta a quien no libera nada",
+        'fuera.append(p["id"])',
+        'if all(usos[bloque] > 1 for bloque in p["bloques"]):\n            continue\n        fuera.append(p["id"])',
+    ),
+    Mutant(
+        "desalojo",
+        "solo libera lo que era de una",
+        'usos.subtract(p["bloques"])\n        libres += sum(usos[bloque] == 0',
+        "libres += sum(usos[bloque] == 1",
+        hidden=True,
+    ),
+    Mutant("desalojo", "espera a que cuadre justo", "libres >= faltan", "libres == faltan"),
     Mutant("desalojo", "echa a todas aunque no baste", "fuera if libres >= faltan else None", "fuera"),
     Mutant(
         "desalojo",
@@ -78,6 +118,14 @@ MUTANTS = [
     ),
     Mutant("auditoria", "olvida la caché de prefijos", "duenos.update(guardados)", "pass"),
     Mutant("auditoria", "cuenta tablas y no bloques", "len(+duenos)", "sum(duenos.values())"),
+    Mutant("auditoria", "cree a las cuentas", "len(+duenos)", "sum(cuenta > 0 for cuenta in cuentas)"),
+    Mutant(
+        "auditoria",
+        "solo mira los bloques con dueño",
+        "if cuenta != duenos[bloque]",
+        "if duenos[bloque] and cuenta != duenos[bloque]",
+        hidden=True,
+    ),
     Mutant(
         "auditoria",
         "solo busca cuentas de menos",

@@ -11,6 +11,7 @@ from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import lado_a_lado
 from minilab.pruebas.publicas import checks_of
 from minilab.slo import Llegada, Motor, colision, envenena, percentil, simula
+from minilab.vistas import linea_de_traza
 from minilab_grading.casos import cases_of
 from minillm_serve.kv.prefix_cache import block_key
 
@@ -23,6 +24,9 @@ MUTANTS = [
     Mutant("reparte_presupuesto", "las activas no gastan", "presupuesto - len(reparto)", "presupuesto"),
     Mutant("reparte_presupuesto", "el prompt entra entero", "min(faltan, quedan)", "faltan"),
     Mutant("reparte_presupuesto", "si no cabe entero, espera", "if quedan == 0", "if quedan < faltan"),
+    Mutant(
+        "reparte_presupuesto", "primero el prompt más corto", "in esperando", "in sorted(esperando, key=lambda e: e[1])"
+    ),
     Mutant("reparte_presupuesto", "deja parejas con 0 tokens", "if quedan == 0", "if quedan < 0"),
     Mutant("reparte_presupuesto", "todas las activas, quepan o no", "activas[:presupuesto]", "activas"),
     Mutant(
@@ -35,6 +39,7 @@ MUTANTS = [
     Mutant("mayor_hueco", "del primero al último", "instantes[i - 1]", "instantes[0]"),
     Mutant("clave_de_bloque", "suma los tokens", JOINED, 'sum(tokens).to_bytes(8, "little")'),
     Mutant("clave_de_bloque", "olvida al padre", HASHED, "hashlib.sha256(contenido).digest()"),
+    Mutant("clave_de_bloque", "ordena los tokens", "for token in tokens)", "for token in sorted(tokens))"),
     Mutant("clave_de_bloque", "junta las cifras", JOINED, '"".join(map(str, tokens)).encode()'),
     Mutant(
         "clave_de_bloque",
@@ -58,6 +63,13 @@ MUTANTS = [
         '__import__("zlib").crc32(padre + contenido).to_bytes(4, "big") * 8',
         hidden=True,
     ),
+    Mutant(
+        "clave_de_bloque",
+        "mezcla al padre con XOR",
+        HASHED,
+        "bytes(x ^ y for x, y in zip(hashlib.sha256(contenido).digest(), padre.ljust(32)))",
+        hidden=True,
+    ),
     Mutant("clave_de_bloque", "recorta y rellena", HASHED, HASHED + '[:8].ljust(32, b"0")', hidden=True),
     Mutant(
         "clave_de_bloque",
@@ -75,12 +87,31 @@ MUTANTS = [
         "nombres = claves(tokens, tam_bloque); guardadas.update(nombres)",
     ),
     Mutant("aciertos", "divide entre los prompts", "sum(len(tokens) for tokens in prompts)", "len(prompts)"),
+    Mutant(
+        "aciertos",
+        "no guarda el último bloque lleno",
+        "guardadas.update(nombres)",
+        "guardadas.update(nombres[: (len(tokens) - 1) // tam_bloque])",
+    ),
+    Mutant(
+        "aciertos",
+        "compara bloques sueltos",
+        "claves(tokens, tam_bloque)",
+        "[tuple(tokens[i : i + tam_bloque]) for i in range(0, len(tokens) - tam_bloque + 1, tam_bloque)]",
+    ),
+    Mutant("aciertos", "solo recuerda el prompt anterior", "guardadas.update(nombres)", "guardadas = set(nombres)"),
     Mutant("cubo_de_fichas", "empieza vacío", "= rafaga, reloj()", "= 0, reloj()"),
     Mutant("cubo_de_fichas", "guarda más de las que caben", "min(self.rafaga, ", "max(0, "),
     Mutant("cubo_de_fichas", "redondea las fichas", "self.ritmo * pasado", "int(self.ritmo * pasado)"),
     Mutant("cubo_de_fichas", "rellena dos veces al volver", "max(self.visto, ahora)", "ahora"),
     Mutant("cubo_de_fichas", "quita fichas al retroceder", "max(0, ahora - self.visto)", "ahora - self.visto"),
     Mutant("cubo_de_fichas", "gasta aunque no pase", "return False", "self.fichas = 0; return False"),
+    Mutant(
+        "cubo_de_fichas",
+        "espera sin rellenar",
+        "        self.rellena()\n        return max(",
+        "        return max(",
+    ),
     Mutant(
         "cubo_de_fichas",
         "espera negativa",
@@ -92,13 +123,18 @@ MUTANTS = [
     Mutant("elige_presupuesto", "el límite justo no cumple", "<= limite", "< limite"),
     Mutant("elige_presupuesto", "basta con cumplir uno", "if all(", "if any("),
     Mutant("elige_presupuesto", "el mayor en el empate", ', m["presupuesto"])', ', -m["presupuesto"])'),
+    Mutant(
+        "elige_presupuesto",
+        "el último de la lista en el empate",
+        'min(cumplen, key=lambda m: (-m["tok_s"], m["presupuesto"]))',
+        'max(reversed(cumplen), key=lambda m: m["tok_s"])',
+    ),
     Mutant("elige_presupuesto", "la menos mala si ninguna cumple", "return None", 'return medidas[0]["presupuesto"]'),
     Mutant(
         "elige_presupuesto",
         "solo mira la ITL",
         "in slo.items())",
         'in slo.items() if nombre == "itl_p95")',
-        hidden=True,
     ),
 ]
 
@@ -223,6 +259,7 @@ def test_one_engine_serves_with_any_budget_and_each_run_has_its_own_trace(tiny):
         assert max(sum(step["num_tokens"].values()) for step in run.traza["steps"]) <= budget
         assert run.traza["config"]["max_num_batched_tokens"] == budget
         assert {r["id"] for r in run.traza["requests"].values()} == {"chat", "largo"}
+        assert [r.nombre for r in linea_de_traza(run.traza, con_id=True).peticiones] == ["chat", "largo"]
         assert [len(m) for m in run.momentos.values()] == [12, 2]
         assert run.ttft("largo") > 0 and run.bloques > 0 and run.tok_s > 0
     assert len(runs[16].traza["steps"]) > len(runs[512].traza["steps"])

@@ -116,7 +116,7 @@ def test_the_solutions_automaton_is_the_language_of_the_schema(solution, seed):
 def test_the_students_mask_gives_the_ids_of_the_table(solution):
     table = solution["automata_mes"]()
     vocabulary = ["1", "12", "13", "2", None, "", "120"]
-    for state in ("inicio", "uno", "fin"):
+    for state in ("inicio", "uno", "hecho"):
         assert solution["permitidos"](table, state, vocabulary, 4) == allowed(table, state, vocabulary, 4)
 
 

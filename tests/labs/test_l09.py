@@ -34,6 +34,7 @@ MUTANTS = [
     Mutant("decodificador", "mira solo el último octeto", "self.pendiente[-3:]", "self.pendiente[-1:]"),
     Mutant("decodificador", "guarda también lo completo", "atras if atras < ocupa else 0", "atras"),
     Mutant("decodificador", "todo ocupa dos octetos", "4 if octeto >= 0xF0 else 3 if octeto >= 0xE0 else 2", "2"),
+    Mutant("decodificador", "un carácter de tres, por uno de dos", "octeto >= 0xE0", "octeto > 0xE2"),
     Mutant("decodificador", "ignora lo que no se completó", 'return resto.decode("utf-8", "replace")', 'return ""'),
     Mutant(
         "decodificador", "se cae con un octeto raro",
@@ -42,11 +43,19 @@ MUTANTS = [
     Mutant("valida_peticion", "acepta True como entero", "type(maximo) is int", "isinstance(maximo, int)"),
     Mutant("valida_peticion", "ignora lo que no sabe hacer", "for campo in NO_SABEMOS)", "for campo in ())"),
     Mutant("valida_peticion", "modelo desconocido como 400", "modelo, 404,", "modelo, 400,"),
+    Mutant("valida_peticion", "deja pasar un cero", "maximo > 0)", "maximo >= 0)", hidden=True),
     Mutant("valida_peticion", "no cuenta el prompt", "entrada + maximo > contexto", "maximo > contexto"),
     Mutant("valida_peticion", "el código como texto", '"code": estado', '"code": str(estado)'),
     Mutant("valida_peticion", "mira solo el primer mensaje",
            "all(map(es_mensaje, mensajes))", "es_mensaje(mensajes[0])", hidden=True),
     Mutant("valida_peticion", "rechaza el extremo", "0 <= calor <= 2", "0 < calor < 2", hidden=True),
+    Mutant("valida_peticion", "no mira la temperatura", "calor is None or (", "True or ("),
+    Mutant("valida_peticion", "acepta una lista vacía", "isinstance(mensajes, list) and mensajes and",
+           "isinstance(mensajes, list) and"),
+    Mutant("valida_peticion", "el prompt que llena el contexto, culpa de max_tokens",
+           "entrada >= contexto", "entrada > contexto"),
+    Mutant("valida_peticion", "rechaza un valor nulo", "(maximo is None or", "('max_tokens' not in peticion or",
+           hidden=True),
     Mutant("valida_peticion", "no mira si es un diccionario", "not isinstance(peticion, dict)", "peticion is None",
            hidden=True),
     Mutant("puente", "el paso, en el hilo del bucle", "await asyncio.to_thread(self.motor.paso)", "self.motor.paso()"),
@@ -59,7 +68,11 @@ MUTANTS = [
     Mutant("puente", "supone que nadie se ha ido", "if id in self.colas:", "if True:"),
     Mutant("puente", "da vueltas sin trabajo",
            "self.despierta.clear()\n                await self.despierta.wait()", "await asyncio.sleep(0)"),
+    Mutant("puente", "pregunta cada poco",
+           "self.despierta.clear()\n                await self.despierta.wait()", "await asyncio.sleep(0.001)"),
+    Mutant("puente", "olvida clear()", "self.despierta.clear()\n", "pass\n"),
     Mutant("puente", "acaba cuando no queda nada", "await self.despierta.wait()", "return"),
+    Mutant("puente", "cumple un encargo por vuelta", "while self.encargos:", "if self.encargos:", hidden=True),
     Mutant("puente", "el mismo número para todos", "self.ultimo += 1", "self.ultimo = 1"),
     Mutant("expone_metricas", "cubos sin acumular", "sum(vista <= limite for vista in vistas)",
            "sum(vista <= limite for vista in vistas) - sum(vista <= limite / 5 for vista in vistas)"),
@@ -71,12 +84,19 @@ MUTANTS = [
     Mutant("crea_app", "siempre stop", '"length" if salida == maximo else "stop"', '"stop"'),
     Mutant("crea_app", "el error con código 200", "JSONResponse(error_openai(*error), error[0])",
            "JSONResponse(error_openai(*error))"),
-    Mutant("crea_app", "sin stream también transmite", 'if peticion.get("stream"):', "if True:"),
+    Mutant("crea_app", "sin streaming también transmite", 'if peticion.get("stream"):', "if True:"),
     Mutant("crea_app", "junta la respuesta antes de enviarla", "async for octetos in flujo:",
            "for octetos in [b''.join([o async for o in flujo])]:"),
+    Mutant("crea_app", "un valor nulo se queda sin los 16 tokens", '.get("max_tokens") or 16', '.get("max_tokens", 16)',
+           hidden=True),
+    Mutant("crea_app", "manda solo el texto al puente",
+           "puente.genera(mensajes,", 'puente.genera(mensajes[-1]["content"],'),
     Mutant("crea_app", "no mira la longitud", "    if not error:\n", "    if False:\n", hidden=True),
     Mutant("chat_arreglado", "decodifica cada trozo", 'b"".join(octetos).decode("utf-8", "replace")',
            '"".join(o.decode("utf-8", "replace") for o in octetos)'),
+    Mutant("chat_arreglado", "se cae si acaba a medias", '.decode("utf-8", "replace")', ".decode()"),
+    Mutant("chat_arreglado", "manda el texto y no la lista de mensajes", '[{"role": "user", "content": mensaje}]',
+           "mensaje"),
 ]  # fmt: skip
 
 
@@ -239,6 +259,19 @@ def test_a_port_in_use_is_one_spanish_sentence(served):
     with pytest.raises(PortTaken, match="ya está en uso") as taken:
         EnHilo(lambda: (None, None), puerto=served.puerto)
     assert taken.value._render_traceback_() == [str(taken.value)]
+
+
+def test_a_bridge_that_nobody_wrote_is_said_where_the_server_starts(student, llm):
+    class Unwritten(student["Puente"]):
+        async def bucle(self):
+            raise NotImplementedError("Falta implementar")
+
+    def make():
+        bridge = Unwritten(MotorReal(llm))
+        return bridge, student["crea_app"](bridge, "mini", bridge.motor.contexto)
+
+    with pytest.raises(NotImplementedError, match="Falta implementar"):
+        EnHilo(make)
 
 
 def test_the_last_piece_tells_the_reason_and_events_stay_whole(served):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minilab.comparar.archivos import recorded_rows
-from minilab.comparar.catalogo import COMPARISONS
-from minilab.comparar.tabla import ABSENT, LIVE, OWN, Comparativa, Fila, Origen
+from minilab.comparar.catalogo import COMPARISONS, EAGER
+from minilab.comparar.tabla import ABSENT, LIVE, OWN, RECORDED, Comparativa, Fila, Origen
 from minilab.comparar.tarea import Comparison, Part, Row, Task, Unavailable
 from minilab.modelo import LabModel
 from minillm_serve.config import ConfigError
@@ -48,9 +48,13 @@ def compara(
     for part in comparison.parts:
         rows += _rows_now(part, task)
     rows += _stored_rows(nombre, comparison, rows)
-    notes = [*comparison.notes]
-    if any(row.origen.clase == LIVE for row in rows):
-        notes += [FEWER] if modelo.real and modelo.rapido else [TINY] if not modelo.real else []
+    kinds = {row.origen.clase for row in rows}
+    figures = {row.sistema for row in rows if row.origen.clase != ABSENT}
+    notes = [note for note in comparison.notes if note is not EAGER or "vLLM" in figures]
+    if LIVE in kinds and not modelo.real:
+        notes.append(TINY)
+    elif {LIVE, RECORDED} <= kinds and modelo.rapido:
+        notes.append(FEWER)
     if any(part.system == "vLLM" for part in comparison.parts) and not _asked("vLLM"):
         notes.append(HOW_LIVE)
     return Comparativa(nombre, comparison.title, comparison.columns, tuple(rows), tuple(notes))

@@ -6,6 +6,8 @@ Run it on a machine that does nothing else. ``lista`` shows the names.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -18,6 +20,8 @@ from minilab.comparar.tarea import Comparison, Row, Task, Unavailable, middle
 from minillm_serve.bench.contention import BUSY_LIMIT, OtherPrograms
 from minillm_serve.config import ConfigError
 from minillm_serve.model.store import DEFAULT_MODEL, resolve_model
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     if not rows:
         print("graba: no se pudo medir ningún sistema", file=sys.stderr)
         return 1
-    order = order_of(options.nombre, options.rapido, options.veces)
+    order = order_of(options.nombre, options.rapido, options.veces, options.modelo)
     path = write(options.raiz, options.nombre, rows, options.rapido, order, busy)
     print(f"escrito {path.relative_to(options.raiz)}: {len(rows)} filas")
     if (busy or 0) > BUSY_LIMIT:
@@ -83,7 +87,21 @@ def record(comparison: Comparison, task: Task, passes: int) -> tuple[list[Row], 
 
 
 class _OthersButOurs(OtherPrograms):
-    """The engines measured are children of this process: when one has ended, its time is among that of the waited."""
+    """The engines measured are children of this process: when one has ended, its time is among that of the waited.
+
+    A server's own children may outlive it. This process takes them in (``PR_SET_CHILD_SUBREAPER``): theirs counts too.
+    """
+
+    def __enter__(self) -> OtherPrograms:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):  # no child is left
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        super().__exit__(*error)
 
     def _process_ticks(self, pid: int) -> int:
         waited = os.times()

@@ -11,6 +11,7 @@ from typing import Any
 from minilab.comparar.tabla import RECORDED, Fila, Origen
 from minilab.comparar.tarea import Row, Unavailable, percentile
 from minillm_serve.bench.contention import BUSY_LIMIT
+from minillm_serve.model.store import DEFAULT_MODEL
 
 MEASURED = Path("labs") / "medidas"
 SCHEMA = "minilab-medida/1"
@@ -140,6 +141,7 @@ def _gpu_report(path: str) -> tuple[dict[str, Any], Origen]:
     return report, Origen(RECORDED, f"grabado: {path}, {day}", note)
 
 
-def order_of(name: str, quick: bool, passes: int) -> str:
-    flags = [f"--veces {passes}", *(["--rapido"] if quick else [])]
+def order_of(name: str, quick: bool, passes: int, model: str = DEFAULT_MODEL) -> str:
+    chosen = [] if model == DEFAULT_MODEL else [f"--modelo {Path(model).name}"]  # no path of a machine
+    flags = [f"--veces {passes}", *chosen, *(["--rapido"] if quick else [])]
     return " ".join(["python -m minilab.comparar graba", name, *flags])

@@ -127,7 +127,7 @@ def clients(system: str, task: Task, url: str, detail: str) -> list[Row]:
     """Many streaming clients at once, after a warm-up."""
     count, new_tokens = task.size((CLIENTS, NEW_TOKENS), (8, 16))
     load_of(url, PROMPTS[-8:], 4)
-    return [row(system, "50 clientes", detail, **load_of(url, PROMPTS[:count], new_tokens))]
+    return [row(system, f"{count} clientes", detail, **load_of(url, PROMPTS[:count], new_tokens))]
 
 
 def one_and_all(requests: int) -> Callable[..., list[Row]]:
@@ -169,7 +169,7 @@ def cache_use(system: str, task: Task, url: str, detail: str) -> list[Row]:
         finally:
             done.set()
         watching.result()
-    return [row(system, "50 clientes", detail, **most)]
+    return [row(system, f"{count} clientes", detail, **most)]
 
 
 def metrics_of(url: str) -> dict[str, float]:

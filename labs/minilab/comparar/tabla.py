@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minilab.vistas.cifras import cifra
+
 LIVE, RECORDED, OWN, ABSENT = "vivo", "grabado", "tuyo", "ausente"
 RECORDED_TOGETHER = (
-    "Las filas grabadas son de otro momento: compáralas entre ellas, y las que están en vivo entre ellas."
+    "Las filas grabadas son de otro momento: compáralas entre ellas, y las de ahora (tuyas o en vivo) entre ellas."
 )
+NOTHING = "Aquí no hay ninguna medida, ni en vivo ni grabada: cada fila dice por qué falta la suya."
 
 # Column -> (heading, digits after the comma; None: as it is).
 COLUMNS: dict[str, tuple[str, int | None]] = {
@@ -127,8 +130,10 @@ class Comparativa:
 
     def _notes(self) -> list[str]:
         kinds = {row.origen.clase for row in self.filas}
-        together = [RECORDED_TOGETHER] if {LIVE, RECORDED} <= kinds else []
-        return list(dict.fromkeys([*together, *self.notas, *(r.origen.nota for r in self.filas if r.origen.nota)]))
+        first = [NOTHING] if kinds <= {ABSENT} else []
+        if RECORDED in kinds and kinds & {LIVE, OWN}:
+            first = [RECORDED_TOGETHER]
+        return list(dict.fromkeys([*first, *self.notas, *(r.origen.nota for r in self.filas if r.origen.nota)]))
 
 
 def shown(column: str, value: Any) -> str:
@@ -136,4 +141,4 @@ def shown(column: str, value: Any) -> str:
     digits = COLUMNS[column][1]
     if digits is None or not isinstance(value, int | float):
         return str(value)
-    return f"{value:.{digits}f}".replace(".", ",")
+    return cifra(value, digits)

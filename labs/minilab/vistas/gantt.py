@@ -252,7 +252,7 @@ def _unit(linea: LineaTiempo) -> str:
 
 def _amount(linea: LineaTiempo, value: float) -> str:
     if linea.unidad == "s":
-        return significativa(value)
+        return significativa(round(value, 4))  # a tenth of a millisecond is finer than any clock here tells
     return cifra(value, 0 if float(value).is_integer() else 1)
 
 

@@ -127,13 +127,21 @@ class LineaTiempo:
 
 
 def linea_de_traza(
-    traza: dict[str, Any], nombre: str = "", lugares: int | None = None, hueco: float | None = None
+    traza: dict[str, Any],
+    nombre: str = "",
+    lugares: int | None = None,
+    hueco: float | None = None,
+    con_id: bool = False,
 ) -> LineaTiempo:
-    """From an engine trace, in seconds since the first arrival. lugares: default, the most requests of one step."""
+    """From an engine trace, in seconds since the first arrival. lugares: default, the most requests of one step.
+
+    con_id: call each request by its own id, not p0, p1…
+    """
     from minillm_serve.bench.gantt import bars
     from minillm_serve.engine.trace import read_trace
 
     traza = read_trace(traza)
+    names = {str(rid): r["id"] if con_id else f"p{rid}" for rid, r in traza["requests"].items()}
     origin = min(r["arrival"] for r in traza["requests"].values())
     kinds = {"prefill": "prefill", "decode": "decode", "recompute": "recalculo"}
     drawn: list[Barra] = []
@@ -142,14 +150,14 @@ def linea_de_traza(
         if not drawn or bar.step != drawn[-1].paso:  # a step planned ahead starts to run when the one before it ends
             begin = max(bar.start - origin, end)
             end = max(bar.start - origin + bar.duration, begin)
-        drawn.append(Barra(f"p{bar.request}", bar.step, begin, end, kinds[bar.kind], bar.tokens, bar.cached))
+        drawn.append(Barra(names[str(bar.request)], bar.step, begin, end, kinds[bar.kind], bar.tokens, bar.cached))
     ends = {bar.paso: bar.fin for bar in drawn}
-    moments: dict[str, list[float]] = {f"p{rid}": [] for rid in traza["requests"]}
+    moments: dict[str, list[float]] = {name: [] for name in names.values()}
     for step in traza["steps"]:
         for rid, tokens in step["tokens"].items():
-            moments[f"p{rid}"] += [ends[step["step"]]] * bool(tokens)
+            moments[names[str(rid)]] += [ends[step["step"]]] * bool(tokens)
     requests = tuple(
-        Peticion(f"p{rid}", r["arrival"] - origin, next(iter(moments[f"p{rid}"]), None), tuple(moments[f"p{rid}"]))
+        Peticion(name := names[str(rid)], r["arrival"] - origin, next(iter(moments[name]), None), tuple(moments[name]))
         for rid, r in sorted(traza["requests"].items(), key=lambda item: (item[1]["arrival"], int(item[0])))
     )
     return _line(nombre, "s", drawn, requests, lugares, hueco)

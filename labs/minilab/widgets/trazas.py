@@ -58,14 +58,16 @@ def ver_gantt(
     llegadas: Mapping[Any, float] | None = None,
     hueco: float | None = None,
     por: str = "peticion",
+    con_id: bool = False,
 ) -> Panel:
     """Who ran when: an engine trace, rows ``(petición, inicio, fin[, clase])`` in steps, or a dict name -> one of both.
 
-    Idle places are shaded; TTFT and decode gaps are marked. The slider shows the run up to a moment. See
+    con_id: the rows of a trace carry the ids of its requests. Idle places are shaded; TTFT and decode gaps are marked.
+    The slider shows the run up to a moment. See
     :mod:`minilab.vistas.linea` and :mod:`minilab.vistas.gantt`.
     """
     named = traza if isinstance(traza, Mapping) and "schema" not in traza else {"": traza}
-    lines = [_line(run, str(name), lugares, llegadas, hueco) for name, run in named.items()]
+    lines = [_line(run, str(name), lugares, llegadas, hueco, con_id) for name, run in named.items()]
     end = max(line.final for line in lines)
     whole = lines[0].unidad == "paso"
     marks = int(end) if whole else MARCAS
@@ -79,10 +81,10 @@ def ver_gantt(
 
 
 def _line(
-    run: Any, name: str, lugares: int | None, llegadas: Mapping[Any, float] | None, hueco: float | None
+    run: Any, name: str, lugares: int | None, llegadas: Mapping[Any, float] | None, hueco: float | None, con_id: bool
 ) -> LineaTiempo:
     if isinstance(run, Mapping):
-        return linea_de_traza(dict(run), name, lugares, hueco)
+        return linea_de_traza(dict(run), name, lugares, hueco, con_id)
     return linea_de_filas(run, name, lugares, llegadas, hueco)
 
 

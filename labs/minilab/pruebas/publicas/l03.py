@@ -16,6 +16,12 @@ TOY_HINT = "Pide bloque si la tabla se acaba o si el bloque es de varios; copia,
 VICTIM_HINT = "De la última en llegar a la más antigua, que no sale nunca; un bloque compartido aún tiene dueño."
 AUDIT_HINT = "Dueños de un bloque: las tablas que lo nombran y la caché. Compáralos con la cuenta y con los libres."
 
+# The last one frees nothing of its own, and the one before it more than what is missing.
+ALL_SHARED = [
+    {"id": 21, "llegada": 1, "bloques": [0, 1]},
+    {"id": 22, "llegada": 2, "bloques": [0, 2, 3]},
+    {"id": 23, "llegada": 3, "bloques": [0, 1]},
+]
 SKY = [("nueva", "A"), *(("pon", "A", i, w) for i, w in enumerate(("the", "sky", "is", "very", "blue")))]
 FORK = [*SKY, ("bifurca", "A", "B"), ("pon", "A", 5, "and"), ("pon", "B", 5, "but"), ("termina", "A"), ("termina", "B")]
 FULL = [("nueva", "A"), *(("pon", "A", i, w) for i, w in enumerate("wxyz")), ("bifurca", "A", "B")]
@@ -68,6 +74,12 @@ CHECKS = {
                 hint=WASTE_HINT,
             ),
             Case(
+                name="una casi vacía y otra llena",
+                args=([1, 8], 4, 12),
+                expected={"contigua": 0.625, "paginada": 0.25},
+                hint="Suma primero lo de todas y divide una vez: la media de las partes de cada una es otro número.",
+            ),
+            Case(
                 name="ninguna petición",
                 args=([], 16, 256),
                 expected={"contigua": 0.0, "paginada": 0.0},
@@ -117,6 +129,12 @@ CHECKS = {
             Case(name="el ejemplo del texto", args=(THREE, 2), expected=[13, 12], hint=VICTIM_HINT),
             Case(name="basta con una", args=(THREE, 1), expected=[13], hint=VICTIM_HINT),
             Case(name="ni con todas", args=(THREE, 3), expected=None, hint=VICTIM_HINT),
+            Case(
+                name="la última no libera nada",
+                args=(ALL_SHARED, 1),
+                expected=[23, 22],
+                hint="No te saltes a nadie, y para en cuanto los libres son `faltan` o más.",
+            ),
             Case(name="no falta nada", args=(THREE, 0), expected=[], hint=VICTIM_HINT),
         ),
     ),

@@ -33,6 +33,12 @@ SHARE = (
         hint="Nadie calcula más tokens de los que le faltan.",
     ),
     Case(
+        name="el que llegó antes va antes",
+        args=([3], [[8, 20], [5, 2]], 10),
+        expected=[[3, 1], [8, 9]],
+        hint="Los prompts van en el orden en que los recibes, aunque detrás haya uno más corto.",
+    ),
+    Case(
         name="no llega ni para las activas",
         args=([5, 6, 7], [[8, 4]], 2),
         expected=[[5, 1], [6, 1]],
@@ -78,7 +84,7 @@ KEY = (
     Case(
         name="los mismos tokens en otro orden",
         args=(),
-        play=told_apart([([7, 3, 9, 1], [1, 9, 3, 7]), ([1, 23], [12, 3])], 2, "son otros tokens o en otro orden"),
+        play=told_apart([([7, 3, 9, 1], [3, 7, 9, 1]), ([1, 23], [12, 3])], 2, "son otros tokens o en otro orden"),
         hint="Escribe cada token con un número fijo de bytes, en su sitio.",
     ),
 )
@@ -97,10 +103,28 @@ HITS = (
         hint="La primera vez no encuentra nada; las otras, dos bloques cada una.",
     ),
     Case(
+        name="el último bloque, si está lleno",
+        args=([[1, 2, 3, 4], [1, 2, 3, 4, 5]], 2),
+        expected=4 / 9,
+        hint="El tope es para buscar; guardar, se guardan todos los bloques llenos.",
+    ),
+    Case(
         name="solo el segundo bloque es igual",
         args=([[1, 2, 3, 4, 5], [8, 8, 3, 4, 5]], 2),
         expected=0,
         hint="Se busca desde el primer bloque y se para en el primero que no está.",
+    ),
+    Case(
+        name="los bloques, cambiados de sitio",
+        args=([[1, 2, 3, 4, 5], [3, 4, 1, 2, 5]], 2),
+        expected=0,
+        hint="Un bloque se llama como todo su prefijo: usa claves, no los tokens sueltos de cada bloque.",
+    ),
+    Case(
+        name="vuelve el primero",
+        args=([[1, 2, 3], [7, 8, 9], [1, 2, 4]], 2),
+        expected=2 / 9,
+        hint="La caché guarda lo de todos los prompts de antes, no solo lo del último.",
     ),
 )
 SCRIPT = [
@@ -118,6 +142,12 @@ BUCKET = (
         args=(),
         play=gives("ensaya", ((2.0, 3, SCRIPT), bucket_answers(2.0, 3, SCRIPT))),
         hint="Empieza lleno; entran ritmo · segundos fichas, y nunca hay más de las que caben.",
+    ),
+    Case(
+        name="espera, nada más llegar",
+        args=(),
+        play=gives("ensaya", ((2.0, 3, [[0.0, "toma", 3], [0.25, "espera", 1]]), [True, 0.25])),
+        hint="Antes de mirar cuántas hay, rellena: en toma y también en espera.",
     ),
     Case(
         name="quien no puede no gasta",
@@ -140,7 +170,7 @@ MEASURED = [
     {"presupuesto": 256, "tok_s": 900.0, "itl_p95": 0.04, "ttft_p95": 1.0},
     {"presupuesto": 1024, "tok_s": 950.0, "itl_p95": 0.2, "ttft_p95": 0.5},
 ]
-TIED = [{**m, "tok_s": 700.0} for m in MEASURED[::-1]]
+TIED = [{**MEASURED[i], "tok_s": 700.0} for i in (1, 0, 2)]
 CHOICE = (
     Case(
         name="la mejor de las que cumplen",
@@ -153,6 +183,12 @@ CHOICE = (
         args=(MEASURED, {"itl_p95": 0.04, "ttft_p95": 1.5}),
         expected=256,
         hint="Hay que cumplir todos, y el límite mismo cumple.",
+    ),
+    Case(
+        name="una cumple un límite, otra el otro",
+        args=(MEASURED, {"itl_p95": 0.05, "ttft_p95": 0.7}),
+        expected=None,
+        hint="Mira todos los límites del slo, se llamen como se llamen; si ninguna los cumple todos, None.",
     ),
     Case(name="ninguna cumple", args=(MEASURED, {"itl_p95": 0.01}), expected=None, hint="Devuelve None."),
     Case(name="empate", args=(TIED, {}), expected=64, hint="A igual tok_s, el presupuesto menor."),

@@ -54,7 +54,10 @@ def prediction_judge(reply: Reply) -> str | None:
 
 
 PREDICTION = Case(
-    name="dos números", args=(), judge=prediction_judge, hint="Sustituye los None por los números que esperas medir."
+    name="dos números",
+    args=(),
+    judge=prediction_judge,
+    hint="Un diccionario con los dos números que esperas medir, con esas claves.",
 )
 
 

@@ -77,9 +77,9 @@ CHECKS: dict[str, Check] = {
                     hint="C3 anuncia dos octetos: guárdalo hasta que llegue el segundo; entonces entrégalos.",
                 ),
                 Case(
-                    name="un emoji octeto a octeto",
+                    name="un euro y un emoji, octeto a octeto",
                     args=(),
-                    play=whole_characters([bytes([b]) for b in "ok 🙂!".encode()]),
+                    play=whole_characters([bytes([b]) for b in "ok €🙂!".encode()]),
                     hint="Mira hacia atrás hasta tres octetos, hasta dar con el primero del carácter.",
                 ),
                 Case(
@@ -105,10 +105,22 @@ CHECKS: dict[str, Check] = {
                     hint="404: lo que se pide no existe.",
                 ),
                 Case(
+                    name="sin ningún mensaje",
+                    args=({**HELLO, "messages": []}, "aula"),
+                    judge=verdict_judge(400, "messages"),
+                    hint="Una lista, con algo dentro, y es_mensaje para cada uno.",
+                ),
+                Case(
                     name="max_tokens es True",
                     args=({**HELLO, "max_tokens": True}, "aula"),
                     judge=verdict_judge(400, "max_tokens"),
                     hint="En Python True es un int: compara el tipo exacto.",
+                ),
+                Case(
+                    name="temperatura demasiado alta",
+                    args=({**HELLO, "temperature": 2.5}, "aula"),
+                    judge=verdict_judge(400, "temperature"),
+                    hint="Un número entre 0 y 2, los dos incluidos.",
                 ),
                 Case(
                     name="un campo que no sabemos obedecer",
@@ -127,6 +139,12 @@ CHECKS: dict[str, Check] = {
                     args=(),
                     play=length_play(90, 20, 100),
                     hint="Prompt y respuesta comparten el contexto.",
+                ),
+                Case(
+                    name="el prompt lo llena",
+                    args=(),
+                    play=length_play(100, 5, 100),
+                    hint="Si no queda sitio ni para un token, el campo que hay que arreglar es messages.",
                 ),
             ),
         ),
@@ -228,7 +246,13 @@ CHECKS: dict[str, Check] = {
                     name="tres personas a la vez",
                     args=(),
                     play=fixed_play(["hi", "ñandú", "ok"], 9),
-                    hint="Recorre puente.genera con async for y junta los octetos antes de decodificar.",
+                    hint="Recorre puente.genera, con una lista de mensajes; junta los octetos antes de decodificar.",
+                ),
+                Case(
+                    name="una respuesta que acaba a mitad de un carácter",
+                    args=(),
+                    play=fixed_play(["hi"], 8),
+                    hint="Lo que no se completó es un �: al decodificar, replace.",
                 ),
             ),
         ),
