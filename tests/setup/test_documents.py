@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.es.md")
@@ -78,6 +80,16 @@ def test_every_direct_dependency_is_pinned(pyproject):
     direct = [*pyproject["project"]["dependencies"], *(r for name in extras if name != "all" for r in extras[name])]
     assert {requirement_name(requirement) for requirement in direct} <= {*pins, "triton"}
     assert all(re.fullmatch(r"[\w.]+", version) for version in pins.values()), "a pin with a local version label"
+
+
+def test_every_pin_runs_on_the_oldest_python_that_set_up_accepts():
+    """Debian's own 3.11 is 3.11.2: pip would search for minutes, and fail, where a pin asks for a later 3.11."""
+    here = {distribution.name.lower().replace("_", "-"): distribution for distribution in metadata.distributions()}
+    lines = [line for line in read("constraints.txt").splitlines() if "==" in line and line[0] != "#"]
+    pinned = [line.split("==")[0].lower().replace("_", "-") for line in lines]
+    asked = {name: here[name].metadata["Requires-Python"] for name in pinned if name in here}
+    assert len(asked) > 100
+    assert {name: r for name, r in asked.items() if r and not SpecifierSet(r).contains("3.11.0")} == {}
 
 
 @pytest.mark.parametrize("name", READMES)
