@@ -15,6 +15,8 @@ from minilab.pruebas.publicas.l01 import (
     Step,
     attention_case,
     cache_play,
+    causal_case,
+    half_way,
     loop_play,
     rewind_refused,
     work,
@@ -37,7 +39,8 @@ class GuionDeQuienCorrige:
 
     def prueba(self, prompt, nuevos, fin):
         tokens = genera(self, prompt, nuevos) if fin is None else genera(self, prompt, nuevos, fin)
-        return {"tokens": [int(t) for t in tokens], "llamadas": self.llamadas}
+        tipos = [type(t).__name__ for t in tokens]
+        return {"tokens": [int(t) for t in tokens], "tipos": tipos, "llamadas": self.llamadas}
 
 
 class RedDeQuienCorrige:
@@ -93,16 +96,17 @@ def _inputs(rng: Random, asked: int, held: int, heads: int, groups: int, dim: in
 
 
 def _attention(rng: Random) -> tuple[Case, ...]:
-    hint = "Escala por 1/√D, softmax sobre los tokens guardados, y cada cabeza de consulta con su grupo."
+    scale = "Divide q·k entre √D; el softmax recorre los tokens guardados."
+    group = "La cabeza de consulta h lee el grupo h // (H / G)."
     shapes = {
-        "una cabeza": (rng.randrange(2, 9), 1, 1, rng.randrange(2, 6)),
-        "sin compartir (H = G)": (rng.randrange(2, 9), 3, 3, 4),
-        "todas comparten (G = 1)": (rng.randrange(2, 9), rng.randrange(3, 6), 1, 3),
-        "GQA de 6 y 2": (rng.randrange(3, 9), 6, 2, 4),
-        "GQA de 9 y 3, como SmolLM2": (rng.randrange(3, 9), 9, 3, 5),
-        "caché larga": (60, 4, 2, 4),
+        "una cabeza": (rng.randrange(2, 9), 1, 1, rng.randrange(2, 6), scale),
+        "sin compartir (H = G)": (rng.randrange(2, 9), 3, 3, 4, "Con H = G, cada cabeza lee la suya; " + scale),
+        "todas comparten (G = 1)": (rng.randrange(2, 9), rng.randrange(3, 6), 1, 3, group + " Con G = 1, todas el 0."),
+        "GQA de 6 y 2": (rng.randrange(3, 9), 6, 2, 4, group),
+        "GQA de 9 y 3, como SmolLM2": (rng.randrange(3, 9), 9, 3, 5, group),
+        "caché larga": (60, 4, 2, 4, "Todos los tokens guardados cuentan, sean los que sean; " + scale),
     }
-    cases = [attention_case(name, _inputs(rng, 0, s, h, g, d), hint) for name, (s, h, g, d) in shapes.items()]
+    cases = [attention_case(name, _inputs(rng, 0, s, h, g, d), hint) for name, (s, h, g, d, hint) in shapes.items()]
     queries, keys, values = _inputs(rng, 0, 5, 2, 1, 3)
     large = ([[x * 300 for x in row] for row in queries], keys, values)
     cases.append(attention_case("puntuaciones enormes", large, "Usa torch.softmax: exp() a mano desborda."))
@@ -118,7 +122,7 @@ def _causal(rng: Random) -> tuple[Case, ...]:
         "trozo tras una caché corta": (5, 5 + rng.randrange(1, 4), 6, 3, 2),
         "trozo corto tras una caché larga": (2, 20, 6, 2, 4),
     }
-    return tuple(attention_case(n, _inputs(rng, *shape), hint, causal=True) for n, shape in shapes.items())
+    return tuple(causal_case(n, _inputs(rng, *shape), hint) for n, shape in shapes.items())
 
 
 def _cache(rng: Random) -> tuple[Case, ...]:
@@ -136,6 +140,7 @@ def _cache(rng: Random) -> tuple[Case, ...]:
         "rebobinar una parte": (2, [more(4), more(1), more(1), ("rebobina", 3), more(2)], back),
         "rebobinar todo y empezar": (2, [more(4), ("rebobina", 4), more(2), more(1)], back),
         "rebobinar dos veces": (1, [more(6), ("rebobina", 2), ("rebobina", 1), more(1)], back),
+        "vacía": (3, [("largo",), ("rebobina", 0), more(2), more(1)], "Sin nada, largo() es 0 y se rebobina 0."),
         "al azar": (rng.randrange(1, 4), _random_steps(rng, more), back),
     }
     cases = [Case(name=n, args=(), play=cache_play(layers, s), hint=hint) for n, (layers, s, hint) in scripts.items()]
@@ -143,7 +148,9 @@ def _cache(rng: Random) -> tuple[Case, ...]:
         play = rewind_refused(rng.randrange(1, 3), *more(3)[1:], wrong)
         hint = "Si n es negativo o mayor que largo(), lanza ValueError sin tocar nada."
         cases.append(Case(name=name, args=(), play=play, hint=hint))
-    return tuple(cases)
+    half = half_way(rng.randrange(3, 5), [more(count)[1:] for count in (4, 1, 2)])
+    hint = "largo() cuenta lo que hay en la última capa: a mitad de un paso, aún no ha crecido."
+    return (*cases, Case(name="a mitad de un paso", args=(), play=half, hint=hint))
 
 
 def _random_steps(rng: Random, more: Callable[[int], Step]) -> list[Step]:
@@ -162,20 +169,24 @@ def _loop(rng: Random) -> tuple[Case, ...]:
     def ids(count: int) -> list[int]:
         return [rng.randrange(3, 50) for _ in range(count)]
 
-    hint = "El prompt una vez; después cada token nuevo solo, con su posición, y ninguna llamada de más."
+    calls = "El prompt una vez; después cada token nuevo solo, con su posición, y ninguna llamada de más."
+    stop = "Si sale el token fin, para: ni se devuelve ni se vuelve a llamar al modelo."
+    zero = "El 0 es un token como otro, y puede ser el fin: compara token == fin."
     answers = ids(9)
     shapes = {
-        "prompt largo": (ids(12), ids(30), 12, None),
-        "prompt de un token": (ids(5), ids(1), 5, None),
-        "un solo token nuevo": (ids(3), ids(4), 1, None),
-        "ninguno": (ids(3), ids(4), 0, None),
-        "el fin es el primero": ([2, 7, 8], ids(3), 3, 2),
-        "el fin llega a la mitad": ([*answers[:4], 2, *answers[5:]], ids(6), 9, 2),
-        "el fin no llega": (ids(6), ids(6), 6, 1),
-        "el token 0 es un token": ([0, 4, 0, 5], ids(3), 4, None),
-        "el 0 puede ser el fin": ([4, 0, 5], ids(3), 3, 0),
+        "prompt largo": (ids(12), ids(30), 12, None, calls),
+        "prompt de un token": (ids(5), ids(1), 5, None, calls),
+        "un solo token nuevo": (ids(3), ids(4), 1, None, "Con un token basta el prefill: nadie pregunta qué sigue."),
+        "ninguno": (ids(3), ids(4), 0, None, "Con nuevos = 0 no se llama al modelo y sale una lista vacía."),
+        "el fin es el primero": ([2, 7, 8], ids(3), 3, 2, stop),
+        "el fin llega a la mitad": ([*answers[:4], 2, *answers[5:]], ids(6), 9, 2, stop),
+        "el fin no llega": (ids(6), ids(6), 6, 1, "Si el fin no sale, se escriben todos los pedidos."),
+        "el token 0 es un token": ([0, 4, 0, 5], ids(3), 4, None, zero),
+        "el 0 puede ser el fin": ([4, 0, 5], ids(3), 3, 0, zero),
     }
-    return tuple(Case(name=n, args=(), play=loop_play(SCRIPT, *shape), hint=hint) for n, shape in shapes.items())
+    return tuple(
+        Case(name=name, args=(), play=loop_play(SCRIPT, *shape), hint=hint) for name, (*shape, hint) in shapes.items()
+    )
 
 
 def _whole(rng: Random) -> tuple[Case, ...]:
@@ -234,7 +245,7 @@ def _corrected(
 
 
 def _bytes(rng: Random) -> tuple[Case, ...]:
-    hint = "2 (claves y valores) × capas × cabezas de claves × dimensión × tokens × bytes por número."
+    hint = "Un 2 por claves y valores, y los cinco argumentos: ninguno se queda fuera."
     shapes = {
         "una capa y un token": (1, 1, rng.randrange(2, 200), 1, 1),
         "forma al azar": (rng.randrange(2, 90), rng.randrange(1, 17), 128, rng.randrange(2, 9000), 2),
@@ -251,24 +262,28 @@ def _bytes(rng: Random) -> tuple[Case, ...]:
 def _fit(rng: Random) -> tuple[Case, ...]:
     each, weights = rng.randrange(10**6, 10**9), rng.randrange(10**8, 10**10)
     count = rng.randrange(2, 300)
-    hint = "Lo que queda tras los pesos, entre lo de una petición, hacia abajo; nunca negativo."
+    whole = "Lo que queda tras los pesos, entre lo de una petición, y se redondea hacia abajo."
+    none = "Si los pesos no dejan sitio, caben 0: nunca un número negativo."
     memories = {
-        "caben justas": weights + count * each,
-        "falta un byte": weights + count * each - 1,
-        "sobra casi una": weights + count * each + each - 1,
-        "solo los pesos": weights,
-        "falta sitio para los pesos": weights - rng.randrange(2, 10**6) * 7,
-        "faltan muchas": weights // 2 - 5 * each if weights > 10 * each else 0,
+        "caben justas": (weights + count * each, whole),
+        "falta un byte": (weights + count * each - 1, whole),
+        "sobra casi una": (weights + count * each + each - 1, whole),
+        "solo los pesos": (weights, none),
+        "falta sitio para los pesos": (weights - rng.randrange(2, 10**6) * 7, none),
+        "faltan muchas": (weights // 2 - 5 * each if weights > 10 * each else 0, none),
     }
     return tuple(
         Case(name=n, args=(m, weights, each), expected=fit, hint=hint, weight=1.0 if fit else 0.2)
-        for n, m in memories.items()
+        for n, (m, hint) in memories.items()
         for fit in [max(0, (m - weights) // each)]
     )
 
 
 def _work(rng: Random) -> tuple[Case, ...]:
-    hint = "Suma paso a paso: hay m pasos, el primero siempre calcula el prompt; el token i hace i + 1 productos."
+    hints = {
+        False: "Hay m pasos y en cada uno entra el texto entero; el token i hace i + 1 productos.",
+        True: "Hay m pasos: en el primero entra el prompt; en los demás, un token, que mira a todos y a sí mismo.",
+    }
     shapes = {
         "un solo token nuevo": (rng.randrange(2, 60), 1),
         "prompt de un token": (1, rng.randrange(2, 40)),
@@ -280,7 +295,7 @@ def _work(rng: Random) -> tuple[Case, ...]:
             name=f"{name}, {'con' if cached else 'sin'} caché",
             args=(*nm, cached),
             expected=work(*nm, cached),
-            hint=hint,
+            hint=hints[cached],
         )
         for name, nm in shapes.items()
         for cached in (False, True)

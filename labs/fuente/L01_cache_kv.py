@@ -196,10 +196,11 @@ for m in (32, 64, 128, 256, 512, 1024):
 # ella.
 
 # %% [markdown]
-# Los apuntes (las presentaciones y guías de las que parte este curso) lo resumen como «de O(n²) a O(n) por token». Léelo con cuidado, porque se cuentan dos cosas. **Para escribir
-# un token más** con `n` tokens delante, sin caché entran `n` tokens y se hacen del orden de `n²` productos; con caché entra
-# uno y se hacen `n`. **Para la respuesta entera** hay que sumar: los tokens pasan de cuadráticos a lineales y los productos,
-# de cúbicos a cuadráticos. La atención con caché sigue creciendo: cada token nuevo mira a uno más que el anterior.
+# Los apuntes (las presentaciones y guías de las que parte este curso) lo resumen como «de O(n²) a O(n) por token».
+# Léelo con cuidado, porque se cuentan dos cosas. **Para escribir un token más** con `n` tokens delante, sin caché
+# entran `n` tokens y se hacen del orden de `n²` productos; con caché entra uno y se hacen `n`. **Para la respuesta
+# entera** hay que sumar: los tokens pasan de cuadráticos a lineales y los productos, de cúbicos a cuadráticos. La
+# atención con caché sigue creciendo: cada token nuevo mira a uno más que el anterior.
 
 # %% [markdown] tags=["corta"]
 # Así se ve, paso a paso, con un prompt de 3 tokens y 4 nuevos. Mueve el paso: la leyenda dice qué celdas son nuevas, cuáles
@@ -666,7 +667,9 @@ ver_vram("Llama 3.1 8B", contexto=8192, peticiones=8)
 
 # %%
 tabla = compara("con_y_sin_cache", modelo)
-display(tabla)
+tabla
+
+# %%
 for n in sorted({fila.valores["nuevos"] for fila in tabla.filas if "nuevos" in fila.valores}):
     casos = [("transformers", f"{caso} caché KV, {n} tokens") for caso in ("sin", "con")]
     if razon := tabla.razon(*casos, clave="segundos"):
@@ -825,8 +828,8 @@ print("tu cuenta:", cuantos_caben(PRESUPUESTO, 0, bytes_kv(30, 3, 64, LARGO, 4))
 #
 # **A. Con caché, ¿el token 1000 de una respuesta cuesta lo mismo que el 10?**
 #
-# <details><summary>Sí: entra un token en cada paso</summary>No del todo. Las multiplicaciones por los pesos cuestan lo mismo, pero
-# la atención mira a mil tokens en vez de a diez.</details>
+# <details><summary>Sí: entra un token en cada paso</summary>No del todo. Las multiplicaciones por los pesos cuestan lo
+# mismo, pero la atención mira a mil tokens en vez de a diez.</details>
 # <details><summary>No: la atención crece con lo guardado</summary>Correcto. Y hay que leer toda la caché en cada
 # paso.</details>
 # <details><summary>No: hay que recalcular los anteriores</summary>No. Eso es justo lo que la caché evita.</details>

@@ -53,6 +53,8 @@ class AtencionConTuCache:
     ) -> Tensor:
         keys, values = self._cache.agrega(layer, k, v)
         out = self._attention(q, keys, values)
+        if not isinstance(out, Tensor):
+            raise TypeError(f"la atención debe devolver un tensor y devolvió un objeto de tipo {type(out).__name__}")
         if out.shape != q.shape:
             raise ValueError(f"la atención debe devolver la forma {tuple(q.shape)} y devolvió {tuple(out.shape)}")
         return out

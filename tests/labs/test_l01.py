@@ -49,6 +49,7 @@ MUTANTS = [
     Mutant("atencion_causal", "mira al futuro", "ve = antes + i + 1", "ve = claves.shape[0]"),
     Mutant("atencion_causal", "olvida lo que había en la caché", "ve = antes + i + 1", "ve = i + 1"),
     Mutant("atencion_causal", "no se mira a sí mismo", "ve = antes + i + 1", "ve = max(1, antes + i)"),
+    Mutant("atencion_causal", "devuelve una lista de tensores", "torch.stack(filas)", "filas"),
     Mutant("cache_kv", "devuelve solo lo nuevo", "return self.claves[capa], self.valores[capa]", "return k, v"),
     Mutant(
         "cache_kv", "pone lo nuevo delante", "torch.cat((guardado[capa], nuevo))", "torch.cat((nuevo, guardado[capa]))"
@@ -69,6 +70,15 @@ MUTANTS = [
     ),
     Mutant("cache_kv", "deja n en lugar de quitar n", "tensor[:quedan]", "tensor[:n]"),
     Mutant("cache_kv", "no comprueba n", "if not 0 <= n <= self.largo():", "if False:"),
+    Mutant("cache_kv", "deja pasar un n negativo", "if not 0 <= n <= self.largo():", "if n > self.largo():"),
+    Mutant(
+        "cache_kv",
+        "mira la primera capa",
+        "0 if self.claves[-1] is None else self.claves[-1]",
+        "0 if self.claves[0] is None else self.claves[0]",
+    ),
+    Mutant("cache_kv", "vacía no sabe su largo", "0 if self.claves[-1] is None else self.claves", "self.claves"),
+    Mutant("cache_kv", "vacía no se deja rebobinar", "None if tensor is None else tensor[:quedan]", "tensor[:quedan]"),
     Mutant("genera", "vuelve a meter el texto entero", "ids = [token]", "ids, posicion = [*prompt, *salida], 0"),
     Mutant(
         "genera",
@@ -84,8 +94,9 @@ MUTANTS = [
         "        if token == fin:\n            break\n        salida.append(token)",
         "        salida.append(token)\n        if token == fin:\n            break",
     ),
-    Mutant("genera", "el token 0 pasa por «nada»", "if token == fin:", "if not token or token == fin:", hidden=True),
-    Mutant("genera", "un fin igual a 0 no cuenta", "if token == fin:", "if fin and token == fin:", hidden=True),
+    Mutant("genera", "el token 0 pasa por «nada»", "if token == fin:", "if not token or token == fin:"),
+    Mutant("genera", "un fin igual a 0 no cuenta", "if token == fin:", "if fin and token == fin:"),
+    Mutant("genera", "devuelve tensores", "token = int(logits.argmax())", "token = logits.argmax()"),
     Mutant("bytes_kv", "olvida los valores", "2 * capas", "capas"),
     Mutant("bytes_kv", "olvida las capas", "2 * capas", "2"),
     Mutant(
@@ -162,6 +173,19 @@ def test_work_is_what_the_closed_forms_say():
         assert work(n, m, False) == {"tokens": sum(each), "productos": sum(t * (t + 1) // 2 for t in each)}
 
 
+SECOND_CALL_WRONG = """
+def genera(modelo, prompt, nuevos, fin=None):
+    ids, salida = list(prompt), []
+    while len(salida) < nuevos:
+        token = int(modelo(ids, list(range(len(ids)))).argmax())
+        if token == fin:
+            break
+        salida.append(token)
+        ids = [token]
+    return salida
+"""
+
+
 # --- the student's cache under the real engine's model ---
 
 
@@ -232,3 +256,14 @@ def test_an_attention_of_the_wrong_shape_is_told_in_spanish(tmp_path, solution):
     flat = ConTuCache(net, solution["CacheKV"](net.config.num_layers), lambda q, k, v: q[0])
     with pytest.raises(ValueError, match="debe devolver la forma"):
         flat([5, 6], [0, 1])
+    listed = ConTuCache(net, solution["CacheKV"](net.config.num_layers), lambda q, k, v: list(q))
+    with pytest.raises(TypeError, match="debe devolver un tensor y devolvió un objeto de tipo list"):
+        listed([5, 6], [0, 1])
+
+
+def test_a_complaint_about_a_call_counts_from_one(solved):
+    """What the notebook calls the first call."""
+    cells = solution_cells(solved(LAB))
+    names = names_of(LAB, *(cells[c] for c in PUBLIC["genera"].cells), SECOND_CALL_WRONG)
+    with pytest.raises(CheckFailed, match=r"llamada 2 de 4: se esperaba modelo\(ids=\[4\], posiciones=\[3\]\)"):
+        comprobar("genera", names["genera"])

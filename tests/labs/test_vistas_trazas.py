@@ -13,6 +13,7 @@ from svg_rules import boxes, check_rules
 from vista_samples import ANSWER, DRAFTS, FRAMES, TEXTS, ToyMask, chances, record_trace
 
 from minilab import vistas
+from minilab.pruebas.publicas.l01 import work
 from minilab.vistas.bloques import _recorded
 from minillm_serve.bench.draft_strip import draft_strip
 from minillm_serve.bench.gantt import bars
@@ -205,10 +206,10 @@ def test_timelines_of_different_units_are_not_compared(trace):
 
 
 @few
-@given(st.integers(1, 8), st.integers(0, 6))
+@given(st.integers(1, 8), st.integers(1, 6))
 def test_the_drawn_cells_are_the_products_that_are_counted(prompt, new):
     total = [0, 0]
-    for step in range(new + 1):
+    for step in range(1, new + 1):
         state = vistas.EstadoQKT(("x",) * prompt, ("y",) * new, step)
         n = state.posiciones
         for cache in (False, True):
@@ -218,10 +219,23 @@ def test_the_drawn_cells_are_the_products_that_are_counted(prompt, new):
             total[cache] += computed
             assert kinds.count("futura") == n * (n - 1) // 2
         assert state.acumulado == tuple(total)
-    assert total[1] == (prompt + new) * (prompt + new + 1) // 2  # with a cache each product is computed once
+    assert total == [work(prompt, new, cache)["productos"] for cache in (False, True)]  # what lab 1's exercise counts
+    last = prompt + new - 1  # the last token given never enters
+    assert total[1] == last * (last + 1) // 2  # with a cache each product is computed once
     vista = vistas.dibuja_qkt(state)
     check_rules(vista)
     assert len(boxes(vista, "q")) == 2 * n * n
+
+
+def test_a_step_of_qkt_names_what_enters_and_what_it_gives():
+    steps = [vistas.dibuja_qkt(vistas.EstadoQKT(("The", "sky", "is"), ("blue", "."), k)) for k in (1, 2)]
+    assert "paso 1 (prefill; sale «blue»)" in steps[0].svg
+    assert "paso 2 (decode: entra «blue»; sale «.»)" in steps[1].svg
+    assert [row[0] for row in steps[1].tabla.filas] == ["1 (prefill)", "2 (blue)"]
+    assert steps[1].tabla.filas[-1][-2:] == ("16", "10")  # the totals of the notebook's table
+    for wrong in (0, 3):
+        with pytest.raises(ValueError, match="de 1 a 2"):
+            vistas.EstadoQKT(("a",), ("b", "c"), wrong)
 
 
 # Masks

@@ -111,8 +111,8 @@ def test_the_table_stays_open_while_the_figure_changes():
     assert "<details>" in figure.value
     panel.tabla.value = True
     assert "<details open>" in figure.value
-    panel.mandos["paso"].value = 0
-    assert "<details open>" in figure.value and panel.estado.paso == 0
+    panel.mandos["paso"].value = 1
+    assert "<details open>" in figure.value and panel.estado.paso == 1
 
 
 def test_an_engine_trace_is_shown_step_by_step(tiny_model_dir):
@@ -165,7 +165,8 @@ def test_the_histogram_names_its_series_and_its_title():
         (lambda: widgets.ver_bloques(), "fotogramas"),
         (lambda: widgets.ver_mascara(), "máscara"),
         (lambda: widgets.ver_qkt("", 2), "vacío"),
-        (lambda: widgets.ver_qkt("a b", 30), "32 posiciones"),
+        (lambda: widgets.ver_qkt("a b", 0), "tokens nuevos"),
+        (lambda: widgets.ver_qkt("a b", 30), "31 posiciones"),
         (lambda: widgets.ver_roofline("GTX"), "no conozco la GPU"),
         (lambda: widgets.ver_latencias([]), "no hay valores"),
     ],

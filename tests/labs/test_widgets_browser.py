@@ -80,7 +80,7 @@ def test_a_slider_moves_with_the_keyboard_alone_and_the_figure_follows(page):
     page.press("ArrowLeft")
     page.wait(f"{figure}.startsWith('Paso 2')")
     page.press("Home")
-    page.wait(f"{figure}.startsWith('Paso 0')")
+    page.wait(f"{figure}.startsWith('Paso 1')")
 
 
 def test_step_buttons_and_play_work_from_the_keyboard(page):

@@ -14,35 +14,42 @@ MAX_POSICIONES = 24
 
 @dataclass(frozen=True)
 class EstadoQKT:
-    """Step ``paso`` of a generation: 0 reads the prompt, k computes the k-th new token's query."""
+    """Step ``paso`` of a generation, from 1: it gives ``nuevos[paso - 1]``, so as many steps as new tokens.
+
+    Step 1 reads the prompt; step k, the token that step k - 1 gave. The last new token never enters the model.
+    """
 
     prompt: tuple[str, ...]
     nuevos: tuple[str, ...]
-    paso: int = 0
+    paso: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.paso <= len(self.nuevos):
+            raise ValueError(f"los pasos van de 1 a {len(self.nuevos)}, uno por token nuevo; no hay paso {self.paso}")
 
     @property
     def posiciones(self) -> int:
         """Tokens known in this step: rows and columns of the matrix."""
-        return len(self.prompt) + self.paso
+        return len(self.prompt) + self.paso - 1
 
     @property
     def productos(self) -> tuple[int, int]:
         """Products q·k of this step, per head and layer: (without cache, with cache)."""
         n = self.posiciones
         whole = n * (n + 1) // 2
-        return whole, whole if self.paso == 0 else n
+        return whole, whole if self.paso == 1 else n
 
     @property
     def acumulado(self) -> tuple[int, int]:
-        """The same, from step 0 to this one."""
-        steps = [EstadoQKT(self.prompt, self.nuevos, k).productos for k in range(self.paso + 1)]
+        """The same, from step 1 to this one."""
+        steps = [EstadoQKT(self.prompt, self.nuevos, k + 1).productos for k in range(self.paso)]
         return sum(a for a, _ in steps), sum(b for _, b in steps)
 
     def celda(self, fila: int, columna: int, cache: bool) -> str:
         """ "nueva", "repetida" (known, computed again), "guardada" (known, not computed) or "futura" (masked)."""
         if columna > fila:
             return "futura"
-        if self.paso == 0 or fila == self.posiciones - 1:
+        if self.paso == 1 or fila == self.posiciones - 1:
             return "nueva"
         return "guardada" if cache else "repetida"
 
@@ -59,8 +66,8 @@ def dibuja_qkt(estado: EstadoQKT) -> Vista:
     """The two matrices side by side, and the running totals as bars."""
     n = estado.posiciones
     lienzo = Lienzo()
-    name = "prefill" if estado.paso == 0 else f"decode {estado.paso}: entra «{escapa(estado.nuevos[estado.paso - 1])}»"
-    lienzo.texto(16, 26, f"Matriz QKᵀ, paso {estado.paso} ({recorta(name, 420, 17)})", talla=17, negrita=True)
+    name = recorta(f"{_entering(estado)}; sale «{escapa(estado.nuevos[estado.paso - 1])}»", 420, 17)
+    lienzo.texto(16, 26, f"Matriz QKᵀ, paso {estado.paso} ({name})", talla=17, negrita=True)
     y = lienzo.leyenda(16, 40, list(CELDAS.values()))
     size = min(30.0, 290.0 / n)
     half = ANCHO / 2
@@ -100,6 +107,10 @@ def _matrix(lienzo: Lienzo, estado: EstadoQKT, left: float, top: float, size: fl
             lienzo.caja(left + labels + j * size, top + i * size, size, size, style, grosor=0.7, titulo=tip)
 
 
+def _entering(estado: EstadoQKT) -> str:
+    return "prefill" if estado.paso == 1 else f"decode: entra «{escapa(estado.nuevos[estado.paso - 2])}»"
+
+
 def _sentence(estado: EstadoQKT) -> str:
     (without, kept), (all_without, all_kept) = estado.productos, estado.acumulado
     repeated = without - kept
@@ -112,9 +123,9 @@ def _sentence(estado: EstadoQKT) -> str:
 
 def _table(estado: EstadoQKT) -> Tabla:
     rows = []
-    for step in range(estado.paso + 1):
+    for step in range(1, estado.paso + 1):
         then = EstadoQKT(estado.prompt, estado.nuevos, step)
-        word = "prefill" if step == 0 else escapa(estado.nuevos[step - 1])
+        word = "prefill" if step == 1 else escapa(estado.nuevos[step - 2])
         numbers = (then.posiciones, *then.productos, then.productos[0] - then.productos[1], *then.acumulado)
         rows.append((f"{step} ({word})", *map(cifra, numbers)))
     head = ("paso", "posiciones", "sin caché", "con caché", "repetidos", "suma sin caché", "suma con caché")

@@ -89,14 +89,16 @@ def _line(
 
 
 def ver_qkt(prompt: str | Sequence[str], nuevos: int | Sequence[str]) -> Panel:
-    """QKᵀ without and with a KV cache; step 0 is the prefill. nuevos: their texts, or how many there are."""
+    """QKᵀ without and with a KV cache, a step per new token; step 1 is the prefill. nuevos: texts, or how many."""
     words = tuple(prompt.split()) if isinstance(prompt, str) else tuple(prompt)
     new = tuple(f"t{i + 1}" for i in range(nuevos)) if isinstance(nuevos, int) else tuple(nuevos)
     if not words:
         raise ValueError("el prompt está vacío: da al menos un token")
-    if len(words) + len(new) > MAX_POSICIONES:
-        raise ValueError(f"son {len(words) + len(new)} posiciones: aquí caben {MAX_POSICIONES}; acorta el ejemplo")
-    slider = desliza("paso", len(new), 0, len(new))
+    if not new:
+        raise ValueError("no hay tokens nuevos: da al menos uno")
+    if (positions := len(words) + len(new) - 1) > MAX_POSICIONES:
+        raise ValueError(f"son {positions} posiciones: aquí caben {MAX_POSICIONES}; acorta el ejemplo")
+    slider = desliza("paso", len(new), 1, len(new))
     return Panel(lambda paso: EstadoQKT(words, new, paso), dibuja_qkt, {"paso": slider}, "paso")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minilab.pruebas.atencion_en_listas import attend, attend_causal
-from minilab.pruebas.casos import Case, Check, Outcome, Remote, StudentError
+from minilab.pruebas.casos import Case, Check, Outcome, Remote, Reply, StudentError
 from minilab.pruebas.jueces import far_from, near
 from minilab.pruebas.publicas.l00 import positive_numbers
 from minilab.pruebas.tensores import Tensor
@@ -32,15 +32,31 @@ def tensors(*values: Any) -> tuple[Any, ...]:
     return tuple(Tensor(v) for v in values)
 
 
-def attention_case(name: str, inputs: Sequence[Any], hint: str, causal: bool = False) -> Case:
+def attention_case(name: str, inputs: Sequence[Any], hint: str) -> Case:
     """q, keys and values as nested lists; the oracle is in plain Python."""
-    expected = (attend_causal if causal else attend)(*inputs)
-    return Case(name=name, args=tensors(*inputs), judge=near(expected), hint=hint)
+    return Case(name=name, args=tensors(*inputs), judge=near(attend(*inputs)), hint=hint)
+
+
+def causal_case(name: str, inputs: Sequence[Any], hint: str) -> Case:
+    """``atencion_causal`` on nested lists; what it gives must be a tensor, not a list of tensors."""
+    judge, sent = near(attend_causal(*inputs)), tensors(*inputs)
+
+    def play(remote: Remote) -> Outcome:
+        made = remote.new("atencion_causal", *sent)  # kept where it is made: only a tensor has tolist there
+        try:
+            got = remote.call(made, "tolist")
+        except StudentError:
+            return Outcome("se esperaba un tensor [T, H, D] y llegó otra cosa: si es una lista, únela con torch.stack")
+        complaint = judge(Reply(value=got))
+        return Outcome(complaint and f"se esperaba {complaint}")
+
+    return Case(name=name, args=(), play=play, hint=hint)
 
 
 def cache_play(layers: int, steps: Sequence[Step]) -> Callable[[Remote], Outcome]:
     """Drive a ``CacheKV``: ("agrega", k, v) puts the same tokens, shifted by 1 per layer, into every layer in order;
-    ("rebobina", n); ("largo",). What each call must give is kept here beside it."""
+    ("rebobina", n); ("largo",) does nothing. The length is asked for after each. What each call must give is kept here
+    beside it."""
 
     def play(remote: Remote) -> Outcome:
         cache, held = remote.new("CacheKV", layers), [([], []) for _ in range(layers)]
@@ -77,7 +93,25 @@ def _shifted(values: Any, by: int) -> Any:
 
 
 def _told(step: Step) -> str:
-    return f"agregar {len(step[1])} tokens" if step[0] == "agrega" else "(".join(map(str, step)) + ")"
+    return f"agregar {len(step[1])} tokens" if step[0] == "agrega" else f"{step[0]}({', '.join(map(str, step[1:]))})"
+
+
+def half_way(layers: int, steps: Sequence[tuple[Any, Any]]) -> Callable[[Remote], Outcome]:
+    """``largo()`` after each layer of each step: the tokens of the step count when the last layer holds them."""
+
+    def play(remote: Remote) -> Outcome:
+        cache, whole = remote.new("CacheKV", layers), 0
+        for k, v in steps:
+            for layer in range(layers):
+                remote.call(cache, "agrega", layer, *tensors(k, v))
+                whole += len(k) if layer == layers - 1 else 0
+                length = remote.call(cache, "largo")
+                if type(length) is not int or length != whole:
+                    told = f"con {len(k)} tokens nuevos en las capas 0 a {layer}, de {layers} capas"
+                    return Outcome(f"{told}, se esperaba largo() = {whole} y salió {length}")
+        return Outcome()
+
+    return play
 
 
 def rewind_refused(layers: int, k: Any, v: Any, wrong: int) -> Callable[[Remote], Outcome]:
@@ -102,7 +136,7 @@ def _refuses_rewind(remote: Remote, cache: int, wrong: int, length: int) -> Outc
             return Outcome(f"se esperaba ValueError en rebobina({wrong}) y llegó {error.error}")
         left = remote.call(cache, "largo")
         return Outcome() if left == length else Outcome(f"rebobina({wrong}) falló, pero dejó {left} tokens de {length}")
-    return Outcome(f"se esperaba ValueError: rebobina({wrong}) con {length} tokens")
+    return Outcome(f"se esperaba ValueError en rebobina({wrong}) con {length} tokens guardados, y no llegó")
 
 
 def loop_play(
@@ -123,12 +157,15 @@ def loop_play(
         [got] = remote.run(remote.new(script, list(answers)), [("prueba", (list(prompt), new, end))])
         if got["tokens"] != expected:
             return Outcome(f"se esperaban los tokens {expected} y salieron {got['tokens']}")
+        if strange := [kind for kind in got["tipos"] if kind != "int"]:
+            return Outcome(f"se esperaban enteros de Python (int) en la lista y llegó un {strange[0]}")
         if len(got["llamadas"]) != len(calls):
             return Outcome(f"se esperaban {len(calls)} llamadas al modelo y hubo {len(got['llamadas'])}")
         for i, (wanted, seen) in enumerate(zip(calls, got["llamadas"], strict=True)):
             if wanted != seen:
+                asked = f"se esperaba modelo(ids={wanted[0]}, posiciones={wanted[1]})"
                 return Outcome(
-                    f"llamada {i}: se esperaba modelo(ids={wanted[0]}, posiciones={wanted[1]}), llegó {seen}"
+                    f"llamada {i + 1} de {len(calls)}: {asked} y llegó modelo(ids={seen[0]}, posiciones={seen[1]})"
                 )
         return Outcome()
 
@@ -148,9 +185,15 @@ def work(n: int, m: int, cached: bool) -> dict[str, int]:
 
 GQA = "La cabeza de consulta h lee el grupo h // (H / G): repite cada cabeza de claves, no la lista entera."
 ATTENTION = (
-    attention_case("un solo token guardado", ALONE, "Con un token, el softmax da 1: sale su valor, tal cual."),
     attention_case(
-        "dos cabezas y un grupo", ONE_GROUP, "Divide q·k entre √D; el softmax recorre los tokens guardados."
+        "un solo token guardado",
+        ALONE,
+        "Con un token, el softmax da 1: sale su valor, tal cual, y con la forma de q, [H, D].",
+    ),
+    attention_case(
+        "dos cabezas y un grupo",
+        ONE_GROUP,
+        "Divide q·k entre √D (la raíz, no D); el softmax recorre los tokens guardados, no las cabezas.",
     ),
     attention_case("cuatro cabezas y dos grupos", TWO_GROUPS, GQA),
 )
@@ -160,17 +203,23 @@ THREE = (
     [[[1.0, 0.0]], [[0.0, 1.0]], [[5.0, 5.0]]],
 )
 CAUSAL = (
-    attention_case("prefill de tres tokens", THREE, "El token i ve del 0 al i: nunca los que vienen después.", True),
-    attention_case(
+    causal_case("prefill de tres tokens", THREE, "El token i ve del 0 al i, él incluido: nunca los de después."),
+    causal_case(
         "dos nuevos tras uno guardado",
         (THREE[0][1:], *THREE[1:]),
         "Antes de los T nuevos hay S − T guardados: el nuevo i ve S − T + i + 1 tokens.",
-        True,
     ),
 )
 K2, V2 = [[[1.0, 2.0]], [[3.0, 4.0]]], [[[-1.0, 0.0]], [[0.0, -1.0]]]
 K1, V1 = [[[5.0, 6.0]]], [[[7.0, 8.0]]]
+REFUSE = "Comprueba n antes de tocar nada: si es negativo o mayor que largo(), lanza ValueError."
 CACHE = (
+    Case(
+        name="recién creada",
+        args=(),
+        play=cache_play(2, [("largo",), ("rebobina", 0), ("agrega", K1, V1)]),
+        hint="Vacía, largo() es 0 y rebobina(0) no hace nada. Ninguno de los dos puede suponer que ya hay tensores.",
+    ),
     Case(
         name="dos capas: prefill y un token",
         args=(),
@@ -181,7 +230,7 @@ CACHE = (
         name="rebobinar 1 y seguir",
         args=(),
         play=cache_play(2, [("agrega", K2, V2), ("rebobina", 1), ("agrega", K1, V1)]),
-        hint="rebobina(n) quita los n últimos tokens, en todas las capas.",
+        hint="rebobina(n) quita los n últimos tokens, de las claves y de los valores, en todas las capas.",
     ),
     Case(
         name="rebobinar 0 no quita nada",
@@ -193,7 +242,14 @@ CACHE = (
         name="rebobinar de más",
         args=(),
         play=rewind_refused(1, K2, V2, 3),
-        hint="Si n es negativo o mayor que largo(), lanza ValueError sin tocar nada.",
+        hint=REFUSE,
+    ),
+    Case(name="rebobinar un número negativo", args=(), play=rewind_refused(1, K2, V2, -1), hint=REFUSE),
+    Case(
+        name="largo() a mitad de un paso",
+        args=(),
+        play=half_way(2, [(K2, V2), (K1, V1)]),
+        hint="largo() mira la última capa, no la primera: cuenta los tokens que ya pasaron por todo el modelo.",
     ),
 )
 LOOP = (
@@ -201,7 +257,8 @@ LOOP = (
         name="prompt de tres, cuatro nuevos",
         args=(),
         play=loop_play("Guion", [4, 2, 7, 1], [5, 6, 9], 4, None),
-        hint="Primera llamada: el prompt entero. Después, solo el token nuevo, con la posición que le toca.",
+        hint="Llamada 1: el prompt entero, desde la posición 0. Después, solo el token nuevo, en su posición, y "
+        "ninguna llamada tras el último. Cada token se guarda con int(…).",
     ),
     Case(
         name="se acaba antes",
@@ -209,11 +266,26 @@ LOOP = (
         play=loop_play("Guion", [4, 2, 7, 1], [5], 4, 7),
         hint="Si sale el token fin, para: ni se devuelve ni se vuelve a llamar al modelo.",
     ),
+    Case(
+        name="el token 0 no es el final",
+        args=(),
+        play=loop_play("Guion", [3, 0, 5], [8, 1], 3, None),
+        hint="El 0 es un token como otro: compáralo con fin; `if not token` lo confunde con «nada».",
+    ),
+    Case(
+        name="el 0 puede ser el fin",
+        args=(),
+        play=loop_play("Guion", [3, 0, 5], [8, 1], 3, 0),
+        hint="Con fin=0, `if fin` es falso: compara siempre token == fin.",
+    ),
 )
 BYTES = (
     Case(name="un token de SmolLM2", args=(30, 3, 64, 1, 4), expected=46080, hint="Se guardan claves y valores: × 2."),
     Case(
-        name="Llama 3 8B, 8192 tokens", args=(32, 8, 128, 8192, 2), expected=2**30, hint="Multiplica las cinco cosas."
+        name="Llama 3 8B, 8192 tokens",
+        args=(32, 8, 128, 8192, 2),
+        expected=2**30,
+        hint="Un 2 por claves y valores, y los cinco argumentos: ninguno se queda fuera.",
     ),
 )
 FIT = (
