@@ -77,9 +77,11 @@ def serve_lab(folder: Path, own: Path, **environment: str) -> Iterator[Callable[
 
 
 def run_all(page: Page, seconds: float = 120) -> None:
-    """Run every cell of the open notebook and wait until the last one has ended."""
+    """Run every cell of the open notebook, until the last one has ended; an error in one of them is told at once."""
     page.wait("!!window.jupyterapp && !!document.querySelector('.jp-Notebook .jp-Cell')")
     page.wait("!!window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel")
     page.js("window.jupyterapp.commands.execute('notebook:run-all-cells') && true")
-    cells = "window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells"
-    page.wait(f"{cells}.filter(c => c.cell_type === 'code').at(-1).execution_count !== null", seconds)
+    cells = "window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.filter(c => c.cell_type === 'code')"
+    errors = f"{cells}.flatMap(c => c.outputs).filter(o => o.output_type === 'error').map(o => o.evalue)"
+    page.wait(f"{cells}.at(-1).execution_count !== null || {errors}.length", seconds)
+    assert page.js(errors) == []
