@@ -30,7 +30,7 @@ EXTRAS = {
     "compare": ("transformers", "openai", "jsonschema", "matplotlib"),
     "course": ("jupyterlab", "ipywidgets", "nbgrader", "jupytext", "nbclient", "jsonschema", "filelock", "bleach"),
     "triton": ("triton",),
-    "test": ("pytest", "pytest-xdist", "hypothesis", "ruff", "httpx"),
+    "test": ("pytest", "pytest-xdist", "hypothesis", "ruff", "httpx", "simplemma"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Labs in a real JupyterLab: every cell runs, and their widgets are used from the keyboard.
+"""Three labs in a real JupyterLab: every cell runs, and their widgets are used from the keyboard.
 
 MINILAB_CAPTURAS names a folder where a picture of each widget is wanted too; then the real model is used.
 """
@@ -17,7 +17,7 @@ from jupyter_lab import run_all, serve_lab
 from minillm_serve.model.store import cache_root
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-LABS = {"L01_cache_kv": "ver_qkt", "L02_batching_continuo": "ver_gantt"}
+LABS = {"L01_cache_kv": "ver_qkt", "L02_batching_continuo": "ver_gantt", "L03_paged_attention": "ver_bloques"}
 PICTURES = os.environ.get("MINILAB_CAPTURAS")
 
 

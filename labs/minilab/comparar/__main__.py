@@ -21,7 +21,7 @@ from minillm_serve.bench.contention import BUSY_LIMIT, OtherPrograms
 from minillm_serve.config import ConfigError
 from minillm_serve.model.store import DEFAULT_MODEL, resolve_model
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37  # linux/prctl.h
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -90,23 +90,34 @@ class _OthersButOurs(OtherPrograms):
     """The engines measured are children of this process: when one has ended, its time is among that of the waited.
 
     A server's own children may outlive it. This process takes them in (``PR_SET_CHILD_SUBREAPER``): theirs counts too.
+    Afterwards it does so no more: whoever records from a longer process keeps its own orphans' fate.
     """
 
     def __enter__(self) -> OtherPrograms:
+        self._at_start, self._adopted = _children(), ctypes.c_int(0)
         if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(self._adopted), 0, 0, 0)
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         return super().__enter__()
 
     def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(OSError):  # no child is left
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        for pid in _children() - self._at_start:
+            with contextlib.suppress(OSError):  # somebody waited for it
+                os.waitpid(pid, os.WNOHANG)
         super().__exit__(*error)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, self._adopted.value, 0, 0, 0)
 
     def _process_ticks(self, pid: int) -> int:
         waited = os.times()
         ticks = round((waited.children_user + waited.children_system) * os.sysconf("SC_CLK_TCK"))
         return super()._process_ticks(pid) + ticks
+
+
+def _children() -> set[int]:
+    """Process ids of this process's children, ended ones too; none where the system does not tell."""
+    files = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for file in files for pid in file.read_text(encoding="ascii").split()}
 
 
 if __name__ == "__main__":
