@@ -71,8 +71,10 @@ def serve_lab(folder: Path, own: Path, **environment: str) -> Iterator[Callable[
             assert process.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.25)
         # A workspace for each notebook: in a shared one those opened before would come back, and could be in front.
-        yield lambda notebook: (
-            f"http://127.0.0.1:{port}/lab/workspaces/{Path(notebook).stem}/tree/{notebook}?token={TOKEN}"
+        yield (
+            lambda notebook: (
+                f"http://127.0.0.1:{port}/lab/workspaces/{Path(notebook).stem}/tree/{notebook}?token={TOKEN}"
+            )
         )
     finally:
         os.killpg(process.pid, signal.SIGTERM)

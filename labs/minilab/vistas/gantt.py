@@ -264,8 +264,9 @@ def _sentence(linea: LineaTiempo) -> str:
     unit = _unit(linea)
     head = f"{linea.nombre}: " if linea.nombre else ""
     idle = _amount(linea, linea.lugares_vacios)
+    begun = {bar.peticion for bar in linea.visibles}
     words = (
-        f"{head}{cuenta(len(linea.peticiones), 'petición', 'peticiones')} en {_amount(linea, linea.duracion)} {unit} "
+        f"{head}{cuenta(len(begun), 'petición', 'peticiones')} en {_amount(linea, linea.duracion)} {unit} "
         f"con {cuenta(linea.lugares, 'lugar', 'lugares')}; quedan vacíos {idle} lugares·{linea.unidad}, "
         f"{porcentaje(1 - linea.ocupacion)}."
     )
