@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from first_labs import Mutant
+from mutants import Mutant
 
 ENDING = 'sorted([*ids, fin]) if estado in automata["finales"] else ids'
 STEP = "pasos.setdefault(texto[:i], {})[letra] = texto[: i + 1]"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from first_labs import Mutant, hidden_check, names_of, page_rows, results, solution_cells
+from mutants import (
+    Mutant,
+    assert_caught,
+    assert_page_names_each,
+    assert_solution_passes,
+    hidden_check,
+    names_of,
+    results,
+    solution_cells,
+)
 
-from minilab.comprobar import CheckFailed, comprobar
 from minilab.marcas import sirve
 from minilab.modelo import make_tiny_model
 from minilab.pruebas.publicas import checks_of
-from minilab_grading.casos import cases_of
 from minillm_serve import LLM
 
 LAB = "L00_puesta_a_punto"
@@ -60,25 +67,12 @@ MUTANTS = [
 
 
 def test_the_solution_passes_every_hidden_case(solved):
-    cells = solution_cells(solved(LAB))
-    for seed in range(5):
-        for check in cases_of(LAB, seed)[2].values():
-            found = results(check, names_of(LAB, *(cells[c] for c in check.cells)))
-            assert [r for r in found if not r.passed] == [], (seed, check.name)
+    assert_solution_passes(LAB, solution_cells(solved(LAB)), range(5))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_common_wrong_answer_is_caught(solved, mutant):
-    cells, check = solution_cells(solved(LAB)), PUBLIC[mutant.check]
-    *before, own = (cells[c] for c in check.cells)
-    assert mutant.right in own, "the solution changed: this mutant is no longer a change of it"
-    names = names_of(LAB, *before, own.replace(mutant.right, mutant.wrong))
-    assert not all(r.passed for r in results(hidden_check(LAB, mutant.check, 3), names)), "no hidden case catches it"
-    if mutant.hidden:
-        assert "superadas" in repr(comprobar(mutant.check, names[check.function]))
-    else:
-        with pytest.raises(CheckFailed, match="pista:"):
-            comprobar(mutant.check, names[check.function])
+    assert_caught(LAB, solution_cells(solved(LAB)), mutant)
 
 
 def test_refusing_everything_earns_nothing_where_refusals_are_asked_for():
@@ -89,10 +83,7 @@ def test_refusing_everything_earns_nothing_where_refusals_are_asked_for():
 
 
 def test_the_page_names_each_wrong_answer_and_what_catches_it():
-    rows = page_rows(LAB)
-    for mutant in MUTANTS:
-        assert ("oculta" in rows[mutant.check, mutant.told]) == mutant.hidden, mutant
-    assert len(rows) == len(MUTANTS)
+    assert_page_names_each(LAB, MUTANTS)
 
 
 def test_token_times_are_those_of_the_clock_that_was_given(tmp_path):

@@ -5,14 +5,21 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from first_labs import Mutant, hidden_check, names_of, page_rows, results, solution_cells
+from mutants import (
+    Mutant,
+    assert_caught,
+    assert_page_names_each,
+    assert_solution_passes,
+    hidden_check,
+    names_of,
+    results,
+    solution_cells,
+)
 
-from minilab.comprobar import CheckFailed, comprobar
 from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import con, lado_a_lado
 from minilab.pruebas import paginas
 from minilab.pruebas.publicas import checks_of
-from minilab_grading.casos import cases_of
 from minillm_serve import LLM, SamplingParams
 
 LAB = "L03_paged_attention"
@@ -151,11 +158,8 @@ def pool_of(cells):
     return names_of(LAB, cells["reparto"])["Bloques"]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_solution_passes_every_hidden_case(cells, seed):
-    for check in cases_of(LAB, seed)[2].values():
-        names = names_of(LAB, *(cells[c] for c in check.cells))
-        assert [r for r in results(check, names) if not r.passed] == [], check.name
+def test_the_solution_passes_every_hidden_case(cells):
+    assert_solution_passes(LAB, cells, range(6))
 
 
 def test_hidden_cases_depend_on_the_seed_and_on_nothing_else():
@@ -166,18 +170,8 @@ def test_hidden_cases_depend_on_the_seed_and_on_nothing_else():
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_a_wrong_answer_is_caught(cells, mutant):
-    check = PUBLIC[mutant.check]
-    source = cells[check.cells[-1]]
-    assert source.count(mutant.right) >= 1, "the solution no longer reads so"
-    names = names_of(LAB, *(cells[c] for c in check.cells[:-1]), source.replace(mutant.right, mutant.wrong))
-    if mutant.hidden:
-        comprobar(mutant.check, names[check.function])
-    else:
-        with pytest.raises(CheckFailed, match=f"✘ {mutant.check}"):
-            comprobar(mutant.check, names[check.function])
-    for seed in range(4):
-        assert not all(r.passed for r in results(hidden_check(LAB, mutant.check, seed), names)), f"seed {seed}"
+def test_a_common_wrong_answer_is_caught(cells, mutant):
+    assert_caught(LAB, cells, mutant, seeds=range(4))
 
 
 def test_a_public_answer_learnt_by_heart_fails_the_hidden_cases(cells):
@@ -240,6 +234,5 @@ def test_the_audit_finds_what_is_wrong_with_the_broken_pools_of_the_notebook(cel
     assert lost["Olvida"] > 0 > max(lost["SueltaDosVeces"], lost["Repite"]) and lost["BlockPool"] == 0
 
 
-def test_the_instructor_page_names_every_wrong_answer_and_where_it_is_caught():
-    told = {(m.check, m.told): f"`{m.check}`, {'oculta' if m.hidden else 'pública'}" for m in MUTANTS}
-    assert page_rows("L03") == told
+def test_the_page_names_each_wrong_answer_and_what_catches_it():
+    assert_page_names_each(LAB, MUTANTS)

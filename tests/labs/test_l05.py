@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from first_labs import Mutant, hidden_check, names_of, page_rows, results, solution_cells
+from mutants import (
+    Mutant,
+    assert_caught,
+    assert_page_names_each,
+    assert_solution_passes,
+    hidden_check,
+    names_of,
+    results,
+    solution_cells,
+)
 
-from minilab.comprobar import CheckFailed, comprobar
 from minilab.lotes import COSTES
 from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import lado_a_lado
 from minilab.pruebas.publicas import checks_of
 from minilab.slo import Llegada, Motor, colision, envenena, percentil, simula
 from minilab.vistas import linea_de_traza
-from minilab_grading.casos import cases_of
 from minillm_serve.kv.prefix_cache import block_key
 
 LAB = "L05_prefill_prefijos_slo"
@@ -153,32 +160,16 @@ def names(solved):
 
 
 def test_the_solution_passes_every_hidden_case(solved):
-    cells = solution_cells(solved(LAB))
-    for seed in range(3):
-        for check in cases_of(LAB, seed)[2].values():
-            found = results(check, names_of(LAB, *(cells[c] for c in check.cells)))
-            assert [r for r in found if not r.passed] == [], (seed, check.name)
+    assert_solution_passes(LAB, solution_cells(solved(LAB)), range(3))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_common_wrong_answer_is_caught(solved, mutant):
-    cells, check = solution_cells(solved(LAB)), PUBLIC[mutant.check]
-    *before, own = (cells[c] for c in check.cells)
-    assert mutant.right in own, "the solution changed: this mutant is no longer a change of it"
-    names = names_of(LAB, *before, own.replace(mutant.right, mutant.wrong))
-    assert not all(r.passed for r in results(hidden_check(LAB, mutant.check, 3), names)), "no hidden case catches it"
-    if mutant.hidden:
-        assert "superadas" in repr(comprobar(mutant.check, names[check.function]))
-    else:
-        with pytest.raises(CheckFailed, match="pista:"):
-            comprobar(mutant.check, names[check.function])
+    assert_caught(LAB, solution_cells(solved(LAB)), mutant)
 
 
 def test_the_page_names_each_wrong_answer_and_what_catches_it():
-    rows = page_rows(LAB)
-    for mutant in MUTANTS:
-        assert ("oculta" in rows[mutant.check, mutant.told]) == mutant.hidden, mutant
-    assert len(rows) == len(MUTANTS)
+    assert_page_names_each(LAB, MUTANTS)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 from chi_squared import chi_squared
-from first_labs import page_rows
+from mutants import page_rows
 
 from minilab.comprobar import CheckFailed, comprobar
 from minilab.especulativa import (

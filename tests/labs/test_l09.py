@@ -8,15 +8,22 @@ from random import Random
 from urllib.request import urlopen
 
 import pytest
-from first_labs import Mutant, hidden_check, names_of, page_rows, results, solution_cells
+from mutants import (
+    Mutant,
+    assert_caught,
+    assert_page_names_each,
+    assert_solution_passes,
+    hidden_check,
+    names_of,
+    results,
+    solution_cells,
+)
 
 from minilab.asincrono import corre
-from minilab.comprobar import CheckFailed, comprobar
 from minilab.modelo import make_tiny_model
 from minilab.motor_por_pasos import EnHilo, MotorReal, PortTaken
 from minilab.pruebas.jueces_servidor import complete_prefix, sse_events
 from minilab.pruebas.publicas import checks_of
-from minilab_grading.casos import cases_of
 from minillm_serve import LLM, SamplingParams
 
 LAB = "L09_servidor_openai"
@@ -124,35 +131,22 @@ def served(student, llm):
         yield server
 
 
+def in_a_hurry(*sources: str) -> dict:
+    """Clients of a wrong bridge wait for what never comes."""
+    return names_of(LAB, *sources) | {"REHEARSAL_S": 1.0}
+
+
 def test_the_solution_passes_every_hidden_case(solved):
-    cells = solution_cells(solved(LAB))
-    for seed in range(4):
-        for check in cases_of(LAB, seed)[2].values():
-            found = results(check, names_of(LAB, *(cells[c] for c in check.cells)))
-            assert [r for r in found if not r.passed] == [], (seed, check.name)
+    assert_solution_passes(LAB, solution_cells(solved(LAB)), range(4))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_common_wrong_answer_is_caught(solved, mutant):
-    cells, check = solution_cells(solved(LAB)), PUBLIC[mutant.check]
-    *before, own = (cells[c] for c in check.cells)
-    assert mutant.right in own, "the solution changed: this mutant is no longer a change of it"
-    names = names_of(LAB, *before, own.replace(mutant.right, mutant.wrong))
-    names["REHEARSAL_S"] = 1.0  # clients of a wrong bridge wait for what never comes
-    hidden = hidden_check(LAB, mutant.check, 3)
-    assert not all(r.passed for r in results(hidden, names)), "no hidden case catches it"
-    if mutant.hidden:
-        assert "superadas" in repr(comprobar(mutant.check, names[check.function]))
-    else:
-        with pytest.raises(CheckFailed, match="pista:"):
-            comprobar(mutant.check, names[check.function])
+    assert_caught(LAB, solution_cells(solved(LAB)), mutant, build=in_a_hurry)
 
 
 def test_the_page_names_each_wrong_answer_and_what_catches_it():
-    rows = page_rows(LAB)
-    for mutant in MUTANTS:
-        assert ("oculta" in rows[mutant.check, mutant.told]) == mutant.hidden, mutant
-    assert len(rows) == len(MUTANTS)
+    assert_page_names_each(LAB, MUTANTS)
 
 
 def test_a_constant_and_the_public_answers_earn_nothing_hidden():

@@ -21,7 +21,7 @@ def significativa(valor: float) -> str:
 
 
 def porcentaje(parte: float, decimales: int = 0) -> str:
-    return f"{cifra(100 * parte, decimales)} %"
+    return f"{cifra(100 * parte, decimales)}\u00a0%"  # a line never breaks between them
 
 
 def gib(tamano: float) -> str:

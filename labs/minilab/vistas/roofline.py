@@ -162,7 +162,7 @@ def _words(estado: EstadoRoofline, point: Punto) -> str:
     reach = f"{significativa(point.intensidad)} FLOP/byte, {_speed(point.gflop_s)}"
     if not point.limite:
         share = 100 * point.gflop_s / estado.techo.alcanzable(point.intensidad)
-        return f"{point.nombre}: {reach} medidos, {cifra(share)} % del techo"
+        return f"{point.nombre}: {reach} medidos, {cifra(share)}\u00a0% del techo"
     ends = f" ({significativa(estado.tok_s)} tok/s)" if point == estado.decode else ""
     return f"{point.nombre}: {reach} como mucho{ends}; limita {estado.limita(point)}"
 
