@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import minilab.con_triton
+import minilab.bancos.con_triton
 from minilab.pruebas import nucleos
 from minilab.pruebas.casos import Case, Check
 from minilab.pruebas.jueces import near
@@ -52,7 +52,7 @@ def lanza_decode(consultas, claves, valores, tablas, largos, escala):
     return salida
 """
 
-PRELUDE = Path(minilab.con_triton.__file__).read_text(encoding="utf-8") + LAUNCHERS
+PRELUDE = Path(minilab.bancos.con_triton.__file__).read_text(encoding="utf-8") + LAUNCHERS
 IMPORTS = ()
 
 

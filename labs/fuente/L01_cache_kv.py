@@ -43,8 +43,8 @@ from time import perf_counter
 
 import torch
 
+from minilab.bancos.bucle import ConTuCache, SinCache, carga
 from minilab.bitacora import anota
-from minilab.bucle import ConTuCache, SinCache, carga
 from minilab.comparar import compara
 from minilab.comprobar import comprobar
 from minilab.cronometro import mide

@@ -35,11 +35,11 @@ import time
 from functools import partial
 
 from minilab.asincrono import corre
+from minilab.bancos.lotes import COSTES, Banco, EnLotes, curva, espera_media, esperas, reloj_virtual
 from minilab.bitacora import anota
 from minilab.comparar import compara
 from minilab.comprobar import comprobar
 from minilab.cuaderno import prepara
-from minilab.lotes import COSTES, Banco, EnLotes, curva, espera_media, esperas, reloj_virtual
 from minilab.marcas import sirve
 from minilab.motor import lado_a_lado, traza
 from minilab.piezas import guarda

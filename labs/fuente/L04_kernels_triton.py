@@ -29,19 +29,19 @@
 # idea después. Triton solo existe para Linux; en otro sistema los ejercicios de torch funcionan y los demás lo dicen.
 
 # %% nbgrader={"grade": false, "grade_id": "preparacion", "locked": true, "schema_version": 3, "solution": false, "task": false}
-from minilab.con_triton import HAY_TRITON, SIN_TRITON, tl, triton  # isort: skip - antes que nada
+from minilab.bancos.con_triton import HAY_TRITON, SIN_TRITON, tl, triton  # isort: skip - antes que nada
 
 import torch
 from IPython.display import display
 
-from minilab.accesos import ver_accesos
+from minilab.bancos.accesos import ver_accesos
+from minilab.bancos.en_gpu import en_gpu
+from minilab.bancos.kernels_grabados import fusion_grabada, kernels_grabados, lanzamientos_grabados
 from minilab.bitacora import anota
 from minilab.comparar import compara
 from minilab.comprobar import comprobar
 from minilab.cronometro import mide
 from minilab.cuaderno import prepara
-from minilab.en_gpu import en_gpu
-from minilab.kernels_grabados import fusion_grabada, kernels_grabados, lanzamientos_grabados
 from minilab.motor import con, lado_a_lado
 from minilab.piezas import guarda
 from minilab.vistas import Punto, Techo, gpu

@@ -34,14 +34,14 @@
 # %% nbgrader={"grade": false, "grade_id": "preparacion", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import hashlib
 
+from minilab.bancos.lotes import COSTES, curva
+from minilab.bancos.slo import Llegada, Motor, colision, envenena, percentil, simula
 from minilab.bitacora import anota
 from minilab.comparar import compara
 from minilab.comprobar import comprobar
 from minilab.cuaderno import prepara
-from minilab.lotes import COSTES, curva
 from minilab.motor import lado_a_lado
 from minilab.piezas import costuras, guarda
-from minilab.slo import Llegada, Motor, colision, envenena, percentil, simula
 from minilab.vistas.cifras import cifra, porcentaje
 from minilab.widgets import ver_gantt
 from minillm_serve.bench.prompts import PROMPTS

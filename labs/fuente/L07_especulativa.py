@@ -37,11 +37,7 @@ import random
 
 from IPython.display import display
 
-from minilab.bitacora import anota
-from minilab.comparar import compara
-from minilab.comprobar import comprobar
-from minilab.cuaderno import prepara
-from minilab.especulativa import (
+from minilab.bancos.especulativa import (
     CHARLA,
     COPIA,
     COSTE_CPU,
@@ -55,6 +51,10 @@ from minilab.especulativa import (
     verificador,
     verificador_voraz,
 )
+from minilab.bitacora import anota
+from minilab.comparar import compara
+from minilab.comprobar import comprobar
+from minilab.cuaderno import prepara
 from minilab.piezas import guarda
 from minilab.vistas.cifras import cifra
 from minilab.widgets import ver_borradores

@@ -39,12 +39,12 @@ import jsonschema
 import torch
 from openai import BadRequestError, OpenAI
 
+from minilab.bancos.guiado import MotorAbierto, mascaras_grabadas
 from minilab.bitacora import anota
 from minilab.comparar import compara
 from minilab.comprobar import comprobar
 from minilab.cronometro import mide
 from minilab.cuaderno import prepara
-from minilab.guiado import MotorAbierto, mascaras_grabadas
 from minilab.motor import lado_a_lado
 from minilab.piezas import guarda
 from minilab.servidor import Servidor

@@ -43,14 +43,14 @@ from openai import APIStatusError, AsyncOpenAI, OpenAI
 
 from minilab import servir
 from minilab.asincrono import corre
+from minilab.bancos.motor_por_pasos import EnHilo, MotorReal, PortTaken
+from minilab.bancos.servir import MotorDeJuguete, anade_rutas, junta, lee_json, transmision, trozo, trozo_de_uso
 from minilab.bitacora import anota
 from minilab.comparar import compara
 from minilab.comprobar import comprobar
 from minilab.cuaderno import prepara
 from minilab.graficas import barras, linea_de_tiempo
-from minilab.motor_por_pasos import EnHilo, MotorReal, PortTaken
 from minilab.servidor import Servidor
-from minilab.servir import MotorDeJuguete, anade_rutas, junta, lee_json, transmision, trozo, trozo_de_uso
 from minilab.vistas.cifras import cifra
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.bench.prompts import PROMPTS

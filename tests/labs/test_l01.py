@@ -15,7 +15,7 @@ from mutants import (
     solution_cells,
 )
 
-from minilab.bucle import ConTuCache, SinCache, carga
+from minilab.bancos.bucle import ConTuCache, SinCache, carga
 from minilab.comprobar import CheckFailed, comprobar
 from minilab.modelo import LabModel, make_tiny_model
 from minilab.pruebas.atencion_en_listas import SmallNet, attend, attend_causal, numbers

@@ -16,7 +16,7 @@ from mutants import (
     solution_cells,
 )
 
-from minilab.lotes import Banco, BrokenRule, EnLotes, espera_media, esperas, reloj_virtual
+from minilab.bancos.lotes import Banco, BrokenRule, EnLotes, espera_media, esperas, reloj_virtual
 from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import lado_a_lado, traza
 from minilab.pruebas.lotes import continuous_rows, static_rows

@@ -21,10 +21,10 @@ from mutants import (
 )
 from svg_rules import check_rules
 
-from minilab import con_triton
-from minilab import en_gpu as gpu_process
+from minilab.bancos import con_triton
+from minilab.bancos import en_gpu as gpu_process
+from minilab.bancos.kernels_grabados import KERNELS, fusion_grabada, kernels_grabados, lanzamientos_grabados
 from minilab.comprobar import CheckFailed, comprobar
-from minilab.kernels_grabados import KERNELS, fusion_grabada, kernels_grabados, lanzamientos_grabados
 from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import con, lado_a_lado
 from minilab.pruebas import nucleos
@@ -224,7 +224,7 @@ def test_without_triton_the_checks_say_so_in_spanish():
     script = """
 import sys
 sys.modules["triton"] = None
-from minilab.con_triton import HAY_TRITON, tl, triton
+from minilab.bancos.con_triton import HAY_TRITON, tl, triton
 from minilab.comprobar import CheckFailed, comprobar
 import torch
 
@@ -290,7 +290,7 @@ def test_the_students_kernel_decodes_in_the_engine(cells, solved, tiny):
 def test_the_map_of_accesses_shows_rows_padding_and_strays(cells):
     import torch
 
-    from minilab.accesos import registra, ver_accesos
+    from minilab.bancos.accesos import registra, ver_accesos
 
     names, x = names_of(cells["softmax_triton"]), torch.randn(3, 8)
     state = registra(lambda: names["softmax_filas"](x, 5), x=x)

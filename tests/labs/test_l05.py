@@ -14,11 +14,11 @@ from mutants import (
     solution_cells,
 )
 
-from minilab.lotes import COSTES
+from minilab.bancos.lotes import COSTES
+from minilab.bancos.slo import Llegada, Motor, colision, envenena, percentil, simula
 from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import lado_a_lado
 from minilab.pruebas.publicas import checks_of
-from minilab.slo import Llegada, Motor, colision, envenena, percentil, simula
 from minilab.vistas import linea_de_traza
 from minillm_serve.kv.prefix_cache import block_key
 

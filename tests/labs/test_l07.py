@@ -11,8 +11,7 @@ import pytest
 from chi_squared import chi_squared
 from mutants import page_rows
 
-from minilab.comprobar import CheckFailed, comprobar
-from minilab.especulativa import (
+from minilab.bancos.especulativa import (
     Buscador,
     Carrera,
     Corredor,
@@ -23,6 +22,7 @@ from minilab.especulativa import (
     verificador,
     verificador_voraz,
 )
+from minilab.comprobar import CheckFailed, comprobar
 from minilab.modelo import elige_modelo
 from minilab.pruebas.casos import Check, Reply, Result, StudentError, judge_case, play_case
 from minilab.pruebas.especulacion import FAULTY, greedy

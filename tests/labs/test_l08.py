@@ -16,8 +16,8 @@ from mutants import (
 )
 from mutants_l08 import MUTANTS
 
-from minilab import guiado
-from minilab.guiado import MotorAbierto, mascaras_grabadas
+from minilab.bancos import guiado
+from minilab.bancos.guiado import MotorAbierto, mascaras_grabadas
 from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import con, lado_a_lado
 from minilab.pruebas.automatas import ANY, Words, advance, allowed, complaint, difference

@@ -20,8 +20,8 @@ from mutants import (
 )
 
 from minilab.asincrono import corre
+from minilab.bancos.motor_por_pasos import EnHilo, MotorReal, PortTaken
 from minilab.modelo import make_tiny_model
-from minilab.motor_por_pasos import EnHilo, MotorReal, PortTaken
 from minilab.pruebas.jueces_servidor import complete_prefix, sse_events
 from minilab.pruebas.publicas import checks_of
 from minillm_serve import LLM, SamplingParams

@@ -154,7 +154,8 @@ def test_a_measured_point_is_told_with_its_share_of_the_roof():
     point = vistas.Punto("mi kernel", 2.0, 5e3)
     state = vistas.EstadoRoofline(vistas.gpu("H100 SXM"), vistas.modelo("Llama 3.1 8B"), medidos=(point,))
     assert (
-        "mi kernel: 2,00 FLOP/byte, 5,00 TFLOP/s medidos, 75\u00a0% del techo" in vistas.dibuja_roofline(state).descripcion
+        "mi kernel: 2,00 FLOP/byte, 5,00 TFLOP/s medidos, 75\u00a0% del techo"
+        in vistas.dibuja_roofline(state).descripcion
     )
     with pytest.raises(ValueError, match="mayores que 0"):
         Techo("nada", 0.0, 1.0)

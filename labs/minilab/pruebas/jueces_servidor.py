@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minilab.bancos.servir import respuesta_de_juguete
 from minilab.pruebas.casos import Outcome, Remote, Reply
 from minilab.pruebas.planos import equal
-from minilab.servir import respuesta_de_juguete
 
 # --- Server-sent events ---------------------------------------------------------------------------------------------
 

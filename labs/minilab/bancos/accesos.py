@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from minilab.con_triton import HAY_TRITON, SIN_TRITON
+from minilab.bancos.con_triton import HAY_TRITON, SIN_TRITON
 from minilab.vistas.accesos import Acceso, EstadoAccesos, Memoria, dibuja_accesos
 from minilab.widgets.panel import Panel, desliza
 

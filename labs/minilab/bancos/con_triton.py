@@ -1,7 +1,8 @@
 """Triton for the labs: its interpreter, on the CPU; where there is no Triton, a stand-in that says so in Spanish.
 
-Import it before anything else that may load Triton: ``from minilab.con_triton import tl, triton``. Triton decides once,
-while it is imported, whether kernels are interpreted. Imports nothing of ours: the grader's worker runs this text.
+Import it before anything else that may load Triton: ``from minilab.bancos.con_triton import tl, triton``. Triton
+decides once, while it is imported, whether kernels are interpreted. Imports nothing of ours: the grader's worker runs
+this text.
 """
 
 import os
