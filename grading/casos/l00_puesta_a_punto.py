@@ -8,7 +8,8 @@ from random import Random
 from typing import Any
 
 from minilab.pruebas.casos import Case, Check, Outcome, Remote
-from minilab.pruebas.publicas.l00 import BASE, PREDICTION, bench_play, ratio_judge, refusal_play, refuses, tells_apart
+from minilab.pruebas.jugadas import refuses, tells_apart
+from minilab.pruebas.publicas.l00 import BASE, PREDICTION, bench_play, ratio_judge, refusal_play
 from minilab_grading.casos.p_sirve_y_demuestralo import percentile
 
 # The student's cell holds a simulated computer too; this one is not theirs to change.

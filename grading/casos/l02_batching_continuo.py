@@ -8,6 +8,7 @@ from typing import Any
 
 from minilab.pruebas.casos import Case, Check, Outcome, Remote
 from minilab.pruebas.especulacion import MANY_SOURCE, exactly
+from minilab.pruebas.jueces import positive_numbers
 from minilab.pruebas.lotes import (
     LONGEST_PROMPT,
     PATIENCE,
@@ -28,7 +29,7 @@ from minilab.pruebas.lotes import (
     tight_memory,
     unequal_queue,
 )
-from minilab.pruebas.publicas.l02 import prediction
+from minilab.pruebas.publicas.l02 import PREDICTED
 from minilab.reloj import cargas
 from minilab.reloj.partidas import fast, in_order, nobody_starves, served
 
@@ -57,7 +58,7 @@ def checks(seed: int) -> dict[str, Check]:
 
 def _prediction() -> tuple[Case, ...]:
     hint = "Devuelve tus dos números, mayores que 0."
-    return (Case(name="predicción escrita", args=(), judge=prediction, hint=hint),)
+    return (Case(name="predicción escrita", args=(), judge=positive_numbers(PREDICTED), hint=hint),)
 
 
 def _many(name: str, function: str, arguments: Sequence[Any], oracle: Callable[..., Any], hint: str) -> Case:

@@ -12,6 +12,7 @@ from typing import Any
 
 from minilab.pruebas.casos import Case, Check, Outcome, Remote, StudentError
 from minilab.pruebas.especulacion import MANY_SOURCE, exactly
+from minilab.pruebas.jueces import positive_numbers
 from minilab.pruebas.prefijos import (
     Call,
     best_budget,
@@ -25,7 +26,7 @@ from minilab.pruebas.prefijos import (
     strong,
     told_apart,
 )
-from minilab.pruebas.publicas.l05 import prediction
+from minilab.pruebas.publicas.l05 import PREDICTED
 
 PRELUDE = f"import hashlib\n{MANY_SOURCE}"
 IMPORTS: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ def checks(seed: int) -> dict[str, Check]:
 
 def _prediction() -> tuple[Case, ...]:
     hint = "Devuelve tus dos números, mayores que 0."
-    return (Case(name="predicción escrita", args=(), judge=prediction, hint=hint),)
+    return (Case(name="predicción escrita", args=(), judge=positive_numbers(PREDICTED), hint=hint),)
 
 
 def _many(

@@ -12,7 +12,8 @@ from typing import Any
 
 from minilab.pruebas.casos import Case, Check, Outcome, Remote
 from minilab.pruebas.especulacion import FAULTY, MANY_SOURCE, calls, exactly, greedy, hunt, same_law
-from minilab.pruebas.publicas.l07 import prediction
+from minilab.pruebas.jueces import positive_numbers
+from minilab.pruebas.publicas.l07 import PREDICTED
 
 PRELUDE = MANY_SOURCE
 IMPORTS: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ def checks(seed: int) -> dict[str, Check]:
 
 def _prediction() -> tuple[Case, ...]:
     hint = "Devuelve tus tres números, mayores que 0."
-    return (Case(name="predicción escrita", args=(), judge=prediction, hint=hint),)
+    return (Case(name="predicción escrita", args=(), judge=positive_numbers(PREDICTED), hint=hint),)
 
 
 def _many(name: str, function: str, arguments: list[Any], expected: list[Any], hint: str, weight: float = 1.0) -> Case:

@@ -10,8 +10,8 @@ from typing import Any
 from minilab import servir
 from minilab.pruebas import jueces_servidor as jueces
 from minilab.pruebas.casos import Case, Check
+from minilab.pruebas.jueces import positive_numbers
 from minilab.pruebas.publicas import l09
-from minilab.pruebas.publicas.l00 import positive_numbers
 
 # The toy engine and its rehearsals, as the notebook imports them; the links are those of its locked cell.
 PRELUDE = (

@@ -7,7 +7,8 @@ from random import Random
 from typing import Any
 
 from minilab.pruebas.casos import Case, Check, Outcome, Remote
-from minilab.pruebas.jueces import body_judge, client_judge, prediction_judge
+from minilab.pruebas.jueces import body_judge, client_judge, positive_numbers
+from minilab.pruebas.publicas.p import PREDICTED
 from minilab.pruebas.servidor_simulado import script_of
 from minilab_grading.casos.mascara import mask_check
 from minilab_grading.casos.planificador import planificador_check
@@ -50,7 +51,7 @@ def percentile(values: list[float], p: float) -> float:
 
 def _prediction() -> tuple[Case, ...]:
     hint = "Devuelve tus dos números, mayores que 0."
-    return (Case(name="predicción escrita", args=(), judge=prediction_judge, hint=hint),)
+    return (Case(name="predicción escrita", args=(), judge=positive_numbers(PREDICTED), hint=hint),)
 
 
 def _percentile(rng: Random) -> tuple[Case, ...]:

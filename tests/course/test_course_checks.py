@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from minilab.comprobar import CheckFailed, comprobar
 from minilab.pruebas.casos import Reply
-from minilab.pruebas.jueces import body_judge, client_judge, prediction_judge
+from minilab.pruebas.jueces import body_judge, client_judge, positive_numbers
 from minilab.pruebas.planos import NotPlainValue, equal, to_plain
 from minilab.pruebas.publicas import checks_of
 from minilab.pruebas.servidor_simulado import SimulatedServer, StuckClient, script_of
@@ -154,7 +154,7 @@ def test_no_judge_raises_whatever_a_student_puts_into_a_request(place, junk):
         inner = inner[key]
     inner[place[-1]] = junk
     script = {"What?": script_of(["a"], 0.1, 0.1)}
-    judges = (prediction_judge, body_judge("What?", {"type": "object"}), client_judge("m", ["What?"], 4, script))
+    judges = (positive_numbers(["a"]), body_judge("What?", {"type": "object"}), client_judge("m", ["What?"], 4, script))
     for judge in judges:
         for value in (body, junk):
             complaint = judge(Reply(value=value, groups=((body,),)))

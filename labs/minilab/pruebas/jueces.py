@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minilab.pruebas.casos import Reply, prompt_of
@@ -15,14 +15,17 @@ RETIRED_FIELDS = ("guided_json", "guided_regex", "guided_choice", "guided_gramma
 SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def prediction_judge(r: Reply) -> str | None:
-    """Any positive prediction is right: it is compared with the measurement in class, not marked by its value."""
-    keys = ("contra_una_a_una", "contra_lote")
-    if not isinstance(r.value, dict) or sorted(r.value) != sorted(keys):
-        return f"un diccionario con las claves {keys}"
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in r.value.values()):
-        return "dos números mayores que 0"
-    return None
+def positive_numbers(keys: Sequence[str]) -> Callable[[Reply], str | None]:
+    """A prediction: a dict of these keys, any positive number each. Compared with the measurement, not marked."""
+
+    def judge(reply: Reply) -> str | None:
+        if not isinstance(reply.value, dict) or sorted(reply.value) != sorted(keys):
+            return f"un diccionario con las claves {', '.join(keys)}"
+        if not all(type(v) in (int, float) and v > 0 for v in reply.value.values()):
+            return "un número mayor que 0 en cada clave"
+        return None
+
+    return judge
 
 
 def client_judge(

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minilab.pruebas.casos import Case, Check, Outcome, Remote, Reply, StudentError
+from minilab.pruebas.casos import Case, Check, Outcome, Remote, Reply
+from minilab.pruebas.jueces import positive_numbers
+from minilab.pruebas.jugadas import refuses
 from minilab.pruebas.planos import equal
 from minilab.pruebas.publicas.p import CHECKS as PROJECT
 
@@ -22,19 +24,6 @@ BASE: dict[str, Any] = {
 }
 OURS = {**BASE, "sistema": "minillm", "modo": "todas a la vez", "tok_s": 75.0}
 SPEEDS = {"una a una": 10.0, "en lote": 60.0, "motor": 90.0}
-
-
-def positive_numbers(keys: Sequence[str]) -> Callable[[Reply], str | None]:
-    """A prediction: a dict of these keys, any positive number each. Its value is talked about, not marked."""
-
-    def judge(reply: Reply) -> str | None:
-        if not isinstance(reply.value, dict) or sorted(reply.value) != sorted(keys):
-            return f"un diccionario con las claves {', '.join(keys)}"
-        if not all(type(v) in (int, float) and v > 0 for v in reply.value.values()):
-            return "un número mayor que 0 en cada clave"
-        return None
-
-    return judge
 
 
 def bench_play(
@@ -101,28 +90,6 @@ def refusal_play(base: dict[str, Any], ours: dict[str, Any], field: str) -> Call
         return refuses(remote, "razon_honesta", (base, ours), f"estas dos medidas no coinciden en {field}", field)
 
     return play
-
-
-def tells_apart(function: str, good: Sequence[Any], expected: Any, bad: Sequence[Any]) -> Callable[[Remote], Outcome]:
-    """``expected`` for the arguments ``good``, ValueError for ``bad``."""
-
-    def play(remote: Remote) -> Outcome:
-        if not equal(expected, remote.function(function, *good)):
-            return Outcome("con datos correctos el resultado no es el esperado")
-        return refuses(remote, function, bad, "estos datos no se pueden medir", "")
-
-    return play
-
-
-def refuses(remote: Remote, function: str, args: Sequence[Any], reason: str, named: str) -> Outcome:
-    """The call must raise ValueError, with ``named`` in its message."""
-    try:
-        remote.function(function, *args)
-    except StudentError as error:
-        if error.error != "ValueError":
-            return Outcome(f"se esperaba ValueError y llegó {error.error}")
-        return Outcome() if named in error.message else Outcome(f"el mensaje del error no nombra el campo {named}")
-    return Outcome(f"se esperaba ValueError: {reason}")
 
 
 def _measures(name: str, start: float, times: list[float], expected: Any, hint: str) -> Case:

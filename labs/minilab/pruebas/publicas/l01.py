@@ -7,8 +7,7 @@ from typing import Any
 
 from minilab.pruebas.atencion_en_listas import attend, attend_causal
 from minilab.pruebas.casos import Case, Check, Outcome, Remote, Reply, StudentError
-from minilab.pruebas.jueces import far_from, near
-from minilab.pruebas.publicas.l00 import positive_numbers
+from minilab.pruebas.jueces import far_from, near, positive_numbers
 from minilab.pruebas.tensores import Tensor
 
 Step = tuple[Any, ...]

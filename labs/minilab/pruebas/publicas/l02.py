@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from minilab.pruebas.casos import Case, Check, Reply
+from minilab.pruebas.casos import Case, Check
+from minilab.pruebas.jueces import positive_numbers
+from minilab.pruebas.jugadas import gives
 from minilab.pruebas.lotes import (
     LONGEST_PROMPT,
     PATIENCE,
@@ -16,7 +18,6 @@ from minilab.pruebas.lotes import (
     ratios,
     tight_memory,
 )
-from minilab.pruebas.publicas.l07 import gives
 from minilab.reloj import cargas
 from minilab.reloj.partidas import fast, served
 
@@ -24,16 +25,9 @@ PREDICTED = ("vacios_pct", "a_la_vez")
 SEED = 2026
 
 
-def prediction(reply: Reply) -> str | None:
-    """Any positive numbers: they are compared with the measurement, not marked by their value."""
-    if not isinstance(reply.value, dict) or sorted(reply.value) != sorted(PREDICTED):
-        return f"un diccionario con las claves {', '.join(PREDICTED)}"
-    if not all(type(v) in (int, float) and v > 0 for v in reply.value.values()):
-        return "un número mayor que 0 en cada clave"
-    return None
-
-
-PREDICTION = (Case(name="dos números", args=(), judge=prediction, hint="Escribe los dos números que esperas."),)
+PREDICTION = (
+    Case(name="dos números", args=(), judge=positive_numbers(PREDICTED), hint="Escribe los dos números que esperas."),
+)
 IDLE = (
     Case(
         name="el dibujo de la idea",

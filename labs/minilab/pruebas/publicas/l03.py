@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minilab.pruebas import paginas
 from minilab.pruebas.casos import Case, Check
-from minilab.pruebas.publicas.l00 import positive_numbers
+from minilab.pruebas.jueces import positive_numbers
 
 DIRECTION_HINT = "Bloque lógico pos // tam, hueco pos % tam; el físico lo dice la tabla, y ocupa tam casillas."
 NO_BLOCK_HINT = "Comprueba primero que 0 ≤ pos < bloques de la tabla · tam; Python acepta índices negativos."

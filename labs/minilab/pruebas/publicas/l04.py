@@ -7,8 +7,7 @@ from random import Random
 
 from minilab.pruebas import nucleos
 from minilab.pruebas.casos import Case, Check
-from minilab.pruebas.jueces import near
-from minilab.pruebas.publicas.l00 import positive_numbers
+from minilab.pruebas.jueces import near, positive_numbers
 from minilab.pruebas.tensores import Tensor
 
 INF = math.inf

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from minilab.pruebas.casos import Case, Check, Reply
+from minilab.pruebas.casos import Case, Check
+from minilab.pruebas.jueces import positive_numbers
+from minilab.pruebas.jugadas import gives
 from minilab.pruebas.prefijos import best_budget, bucket_answers, repeatable, shaped, told_apart
-from minilab.pruebas.publicas.l07 import gives
 
 PREDICTED = ("hueco", "aciertos_pct")
 
 
-def prediction(reply: Reply) -> str | None:
-    """Any positive numbers: they are compared with the measurement, not marked by their value."""
-    if not isinstance(reply.value, dict) or sorted(reply.value) != sorted(PREDICTED):
-        return f"un diccionario con las claves {', '.join(PREDICTED)}"
-    if not all(type(v) in (int, float) and v > 0 for v in reply.value.values()):
-        return "un número mayor que 0 en cada clave"
-    return None
-
-
-PREDICTION = (Case(name="dos números", args=(), judge=prediction, hint="Escribe los dos números que esperas."),)
+PREDICTION = (
+    Case(name="dos números", args=(), judge=positive_numbers(PREDICTED), hint="Escribe los dos números que esperas."),
+)
 SHARE = (
     Case(
         name="el ejemplo",

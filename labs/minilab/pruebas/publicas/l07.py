@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from minilab.pruebas.casos import Case, Check, Outcome, Remote, Reply
+from minilab.pruebas.casos import Case, Check
 from minilab.pruebas.especulacion import hunt, same_law
-from minilab.pruebas.planos import equal
+from minilab.pruebas.jueces import positive_numbers
+from minilab.pruebas.jugadas import gives
 
 PREDICTED = ("copia", "charla", "lote_lleno")
 ALMOST_ONE = 1 - 2.0**-53
@@ -18,27 +18,6 @@ Q = [[0.2, 0.7, 0.1]]
 SURE = [[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
 LAW_Q = [[0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.1, 0.4]]
 LAW_P = [[0.4, 0.3, 0.2, 0.1], [0.25, 0.5, 0.25, 0.0], [0.7, 0.1, 0.1, 0.1]]
-
-
-def prediction(reply: Reply) -> str | None:
-    """Any positive numbers: they are compared with the measurement, not marked by their value."""
-    if not isinstance(reply.value, dict) or sorted(reply.value) != sorted(PREDICTED):
-        return f"un diccionario con las claves {', '.join(PREDICTED)}"
-    if not all(type(v) in (int, float) and v > 0 for v in reply.value.values()):
-        return "un número mayor que 0 en cada clave"
-    return None
-
-
-def gives(name: str, *pairs: tuple[tuple[Any, ...], Any]) -> Callable[[Remote], Outcome]:
-    """The function ``name`` of the notebook, which is not the one that the check is named after."""
-
-    def play(remote: Remote) -> Outcome:
-        for args, expected in pairs:
-            if not equal(expected, got := remote.function(name, *args)):
-                return Outcome(f"{name}{args} = {expected}; salió {got}")
-        return Outcome()
-
-    return play
 
 
 def _greedy(name: str, drafts: list[int], chosen: list[int], expected: list[int], hint: str) -> Case:
@@ -233,7 +212,14 @@ CHECKS: dict[str, Check] = {
             "prediccion_l07",
             "mi_prediccion",
             ("prediccion",),
-            (Case(name="tres números", args=(), judge=prediction, hint="Escribe los tres números que esperas medir."),),
+            (
+                Case(
+                    name="tres números",
+                    args=(),
+                    judge=positive_numbers(PREDICTED),
+                    hint="Escribe los tres números que esperas medir.",
+                ),
+            ),
         ),
         Check("voraz", "verifica_voraz", ("voraz",), GREEDY),
         Check("busca_ngram", "busca_ngram", ("busca_ngram",), LOOKUP),

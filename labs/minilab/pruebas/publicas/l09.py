@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from minilab.pruebas.casos import Case, Check
+from minilab.pruebas.jueces import positive_numbers
 from minilab.pruebas.jueces_servidor import (
     app_play,
     app_script,
@@ -18,7 +19,6 @@ from minilab.pruebas.jueces_servidor import (
     verdict_judge,
     whole_characters,
 )
-from minilab.pruebas.publicas.l00 import positive_numbers
 
 PREDICTED = ("bloqueante", "contra_serve")
 HELLO = {"model": "aula", "messages": [{"role": "user", "content": "hi"}]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from minilab.pruebas import hostil
 from minilab.pruebas.casos import Case, Check
-from minilab.pruebas.jueces import body_judge, client_judge, prediction_judge
+from minilab.pruebas.jueces import body_judge, client_judge, positive_numbers
 from minilab.pruebas.orden import order_judge
 from minilab.pruebas.servidor_simulado import script_of
 from minilab.reloj import cargas
@@ -44,6 +44,8 @@ SCRIPTS = {
     "What is a cache?": script_of(["Stored", " work"], 0.2, 0.3),
 }
 
+PREDICTED = ("contra_una_a_una", "contra_lote")
+
 CHECKS: dict[str, Check] = {
     p.name: p
     for p in (
@@ -55,7 +57,7 @@ CHECKS: dict[str, Check] = {
                 Case(
                     name="dos números",
                     args=(),
-                    judge=prediction_judge,
+                    judge=positive_numbers(PREDICTED),
                     hint="Sustituye los None por los números que esperas medir.",
                 ),
             ),
