@@ -553,7 +553,8 @@ ver_gantt({nombre: list(carrera.filas) for nombre, carrera in mias.items()}, lug
 # %% [markdown] tags=["corta", "cubre-A-receta"]
 # Lo mismo en el motor del curso, que sabe hacer las dos cosas (`batching="static"` y `"continuous"`), con tiempos de verdad.
 # Mira los lugares vacíos y, sobre todo, cuándo recibe cada petición su primer token. Con *streaming* cada token se envía en
-# cuanto sale: batching continuo y streaming juntos son la primera línea de la receta de los apuntes.
+# cuanto sale: batching continuo y streaming juntos son la primera línea de la receta de los apuntes. (Los pasos son exactos;
+# los segundos se miden una vez, y otros programas en marcha los mueven.)
 
 # %% tags=["corta"]
 LARGOS_REALES = [SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True) for n in (2, 12, 3, 2, 10, 2)]
