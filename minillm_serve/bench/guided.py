@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="whose tokenizer (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure and every wrong verdict here")
     parser.add_argument("--repeats", type=int, default=3, help="passes over the data (%(default)s)")
-    parser.add_argument("--limit", type=int, help="only the first so many schemas")
+    parser.add_argument("--limit", type=int, help="only so many schemas, evenly spread over the data")
     parser.add_argument("--seconds", type=float, default=20.0, help="time a schema may take (%(default)s)")
     parser.add_argument("--memory-gib", type=float, default=2.0, help="memory a schema may take (%(default)s)")
 
@@ -101,14 +101,15 @@ def _engines(text: str) -> list[str]:
 
 
 def read_cases(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """The schemas and instances of a MaskBench-like file. Raises :class:`ConfigError` naming the line at fault."""
+    """The schemas and instances of a MaskBench-like file. Raises :class:`ConfigError` naming the line at fault.
+
+    limit: so many of them, evenly spread: such files go family by family, and the first ones would be all of a kind.
+    """
     if not path.is_file():
         raise ConfigError(f"--data: there is no file {path}")
     cases = []
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            if limit is not None and len(cases) >= limit:
-                break
             try:
                 case = json.loads(line)
                 cases.append({"id": case["id"], "schema": case["schema"], "tests": case["tests"]})
@@ -116,7 +117,11 @@ def read_cases(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
                 raise ConfigError(f"--data: line {number} is not a case with id, schema and tests: {error}") from None
     if not cases:
         raise ConfigError(f"--data: {path} holds no schema")
-    return cases
+    if limit is None or limit >= len(cases):
+        return cases
+    if limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {limit}")
+    return [cases[i * len(cases) // limit] for i in range(limit)]
 
 
 def _vocabulary(model: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from minillm_serve.bench import guided
 from minillm_serve.bench.guided_summary import summarise
 from minillm_serve.cli import main
+from minillm_serve.config import ConfigError
 
 sys.path.insert(0, str(guided.WORKER.parent))
 import masks
@@ -129,3 +130,12 @@ def test_the_command_judges_a_file_with_the_real_tokenizer(tmp_path, capsys):
     assert main(["bench", "guided", *arguments]) == 0
     figures = json.loads(out.read_text(encoding="utf-8"))["engines"]["minillm"]
     assert figures["right"] == 1 and figures["wrong"] == [] and figures["times"]["mask_p50"] > 0
+
+
+def test_a_limit_takes_schemas_from_all_over_the_file(tmp_path):
+    file = tmp_path / "casos.jsonl"
+    file.write_text("".join(json.dumps({"id": str(i), "schema": {}, "tests": []}) + "\n" for i in range(10)))
+    assert [case["id"] for case in guided.read_cases(file, 4)] == ["0", "2", "5", "7"]
+    assert len(guided.read_cases(file, 11)) == len(guided.read_cases(file)) == 10
+    with pytest.raises(ConfigError, match="--limit must be at least 1"):
+        guided.read_cases(file, 0)

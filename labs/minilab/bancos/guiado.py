@@ -96,7 +96,7 @@ class MascarasGrabadas:
 
 
 def mascaras_grabadas() -> MascarasGrabadas:
-    """What ``minillm bench guided --json labs/medidas/mascaras.json`` wrote: five mask engines, the same schemas."""
+    """What ``minillm bench guided --json labs/medidas/mascaras.json`` wrote: mask engines over the same schemas."""
     title = "Motores de máscaras, con los mismos esquemas y el mismo vocabulario (grabado)"
     try:
         document = read(RECORDED)
