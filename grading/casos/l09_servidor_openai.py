@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from minilab import servir
+from minilab.bancos import servir
 from minilab.pruebas import jueces_servidor as jueces
 from minilab.pruebas.casos import Case, Check
 from minilab.pruebas.jueces import positive_numbers

@@ -41,8 +41,8 @@ from fastapi.responses import JSONResponse
 from IPython.display import display
 from openai import APIStatusError, AsyncOpenAI, OpenAI
 
-from minilab import servir
 from minilab.asincrono import corre
+from minilab.bancos import servir
 from minilab.bancos.motor_por_pasos import EnHilo, MotorReal, PortTaken
 from minilab.bancos.servir import MotorDeJuguete, anade_rutas, junta, lee_json, transmision, trozo, trozo_de_uso
 from minilab.bitacora import anota
