@@ -442,11 +442,11 @@ for carga in continuas:
 # del curso, que además trae núcleos compilados.
 
 # %%
+voraz = SamplingParams(temperature=0.0, max_tokens=NUEVOS, ignore_eos=True)
 banco = Banco(modelo)
 una = banco.corre(PlanificadorContinuo, preguntas[:MUESTRA], NUEVOS, lugares=1)
 todas = banco.corre(PlanificadorContinuo, preguntas, NUEVOS, lugares=PETICIONES)
 llm = LLM(model=modelo.carpeta)
-voraz = SamplingParams(temperature=0.0, max_tokens=NUEVOS, ignore_eos=True)
 llm.generate(banco.ids(preguntas[:1]), voraz)  # calienta
 antes = time.perf_counter()
 salidas = llm.generate(banco.ids(preguntas), voraz)

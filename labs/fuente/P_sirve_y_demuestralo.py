@@ -51,21 +51,20 @@ from openai import AsyncOpenAI, BadRequestError, OpenAI
 from minilab.asincrono import corre
 from minilab.bitacora import anota
 from minilab.comprobar import comprobar
+from minilab.cuaderno import prepara
 from minilab.graficas import barras, linea_de_tiempo
 from minilab.informe import lee_demo
-from minilab.modelo import elige_modelo
 from minilab.referencia import mide_bases
 from minilab.servidor import Servidor
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.bench.prompts import GUIDED_MAX_TOKENS, PROMPTS, guided_cases
 
-modelo = elige_modelo()
+modelo = prepara("P")
 prompts = list(PROMPTS[:12] if modelo.rapido else PROMPTS)
 NUEVOS = 16 if modelo.rapido else 64
 MUESTRA = 2 if modelo.rapido else 4
 CASOS_JSON = 10 if modelo.rapido else 50
 
-print(modelo.aviso)
 print(f"{len(prompts)} prompts, {NUEVOS} tokens nuevos por respuesta, {CASOS_JSON} respuestas JSON.")
 
 # %% [markdown]

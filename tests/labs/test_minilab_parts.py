@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_notebook
 
 from minilab import comprobar as comprobar_module
 from minilab.comprobar import CheckFailed, comprobar
@@ -19,6 +20,7 @@ from minilab.cuaderno import prepara
 from minilab.modelo import elige_modelo
 from minilab.motor import con, lado_a_lado
 from minilab.piezas import PieceError, costuras, needed_source
+from minilab.plantilla import UNWRITTEN
 from minilab.pruebas.aparte import OutOfProcess, run_apart
 from minilab.pruebas.casos import Case, Check, Reply
 from minilab.pruebas.jueces import far_from, near, shape_of
@@ -272,6 +274,23 @@ def test_preparing_a_notebook_says_which_model_and_which_mode(monkeypatch, capsy
     assert prepara("L01").rapido
     told = capsys.readouterr().out
     assert "Lab L01" in told and "Modelo diminuto" in told and "Modo rápido" in told
+
+
+def test_what_is_missing_is_one_sentence_and_a_mistake_of_ones_own_keeps_its_traceback(execute):
+    cells = [
+        "from minilab.cuaderno import prepara\nprepara('L01')",
+        "def f():\n    return nada",
+        f"def g():\n    raise NotImplementedError('{UNWRITTEN}')",
+        "g()",
+        "f()",
+        "[nada for _ in '1']",
+    ]
+    done = execute(new_notebook(cells=[new_code_cell(cell) for cell in cells]), 2, tiny=True, errors=True)
+    [stub], [mistake], [missing] = (cell.outputs for cell in done.cells[-3:])
+    assert stub.traceback == ["Falta implementar `g`: completa su celda, ejecútala y vuelve a esta."]
+    assert len(mistake.traceback) > 1 and "name 'nada' is not defined" in mistake.traceback[-1]
+    [sentence] = missing.traceback
+    assert sentence.startswith("No existe `nada` (línea 1). Si no es una errata")
 
 
 def test_a_script_that_forgot_a_solution_still_sees_its_traceback():
