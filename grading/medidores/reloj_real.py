@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import metadata
@@ -21,7 +20,8 @@ from random import Random
 from typing import Any
 
 from minilab.pruebas.casos import Remote
-from minilab.reloj.reglas import Item, Request
+from minilab.reloj.mundo import RealTime
+from minilab.reloj.reglas import Request
 from minilab_grading.arnes.calificar import CheckMark, MeterJob
 from minilab_grading.medidores.banco import Bank, MeterError
 from minilab_grading.medidores.cargas import LIMITS, Chats, chats
@@ -35,22 +35,6 @@ CEILING_FILE = "techo_reloj_real.json"
 CEILING_PAIRS = 5
 LEAST_TARGET = 3.0  # below, one request at a time on the engine would already earn half
 Opener = Callable[[], AbstractContextManager[Remote]]
-
-
-class RealTime:
-    """A :class:`minilab.reloj.mundo.Clock` that only looks."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    def now(self) -> float:
-        return time.perf_counter() - self._start
-
-    def charge(self, items: Sequence[Item]) -> None:
-        """Real work takes its own time."""
-
-    def wait_until(self, moment: float) -> None:
-        time.sleep(max(0.0, moment - self.now()))
 
 
 class Misbehaved(Exception):

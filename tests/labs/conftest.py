@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from minilab import construir
+from minilab.modelo import LabModel, make_tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +23,13 @@ def _scripts_in_reach():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}")
         yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LabModel:
+    """The tiny random model, where only the shapes matter."""
+    folder = make_tiny_model(tmp_path_factory.mktemp("modelo") / "mini")
+    return LabModel(str(folder), "modelo-mini", real=False, rapido=True)
 
 
 @cache

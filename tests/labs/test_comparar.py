@@ -12,7 +12,7 @@ from minilab.comparar import __main__ as command
 from minilab.comparar import archivos, catalogo, compara
 from minilab.comparar.tabla import COLUMNS, Comparativa, Fila, Origen
 from minilab.comparar.tarea import Comparison, Part, Task, Unavailable, middle, row
-from minilab.modelo import LabModel, make_tiny_model
+from minilab.modelo import LabModel
 from minilab.servidor import Servidor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,12 +23,6 @@ LIVE, RECORDED = Origen("vivo", "en vivo, este equipo"), Origen("grabado", "grab
 def _nothing_asked_for(monkeypatch):
     for name in (*comparar.ADDRESSES.values(), *comparar.SWITCHES.values()):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> LabModel:
-    folder = make_tiny_model(tmp_path_factory.mktemp("modelo") / "mini")
-    return LabModel(str(folder), "modelo-mini", real=False, rapido=True)
 
 
 @pytest.fixture(scope="module")

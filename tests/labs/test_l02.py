@@ -17,7 +17,6 @@ from mutants import (
 )
 
 from minilab.bancos.lotes import Banco, BrokenRule, EnLotes, espera_media, esperas, reloj_virtual
-from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import lado_a_lado, traza
 from minilab.pruebas.lotes import continuous_rows, static_rows
 from minilab.pruebas.publicas import checks_of
@@ -103,12 +102,6 @@ MUTANTS = [
         hidden=True,
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> LabModel:
-    folder = make_tiny_model(tmp_path_factory.mktemp("l02") / "mini")
-    return LabModel(str(folder), "modelo-mini", real=False, rapido=True)
 
 
 @pytest.fixture

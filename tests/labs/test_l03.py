@@ -16,7 +16,6 @@ from mutants import (
     solution_cells,
 )
 
-from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import con, lado_a_lado
 from minilab.pruebas import paginas
 from minilab.pruebas.publicas import checks_of
@@ -146,12 +145,6 @@ MUTANTS = [
 @pytest.fixture
 def cells(solved) -> dict[str, str]:
     return solution_cells(solved(LAB))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> LabModel:
-    folder = make_tiny_model(tmp_path_factory.mktemp("modelo") / "mini")
-    return LabModel(str(folder), "modelo-mini", real=False, rapido=True)
 
 
 def pool_of(cells):

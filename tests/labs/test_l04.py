@@ -25,7 +25,6 @@ from minilab.bancos import con_triton
 from minilab.bancos import en_gpu as gpu_process
 from minilab.bancos.kernels_grabados import KERNELS, fusion_grabada, kernels_grabados, lanzamientos_grabados
 from minilab.comprobar import CheckFailed, comprobar
-from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import con, lado_a_lado
 from minilab.pruebas import nucleos
 from minilab.pruebas.aparte import OutOfProcess, run_apart
@@ -154,12 +153,6 @@ def passed_apart(check: Check, names: dict) -> list[bool]:
 @pytest.fixture
 def cells(solved) -> dict[str, str]:
     return solution_cells(solved(LAB))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> LabModel:
-    folder = make_tiny_model(tmp_path_factory.mktemp("modelo") / "mini")
-    return LabModel(str(folder), "modelo-mini", real=False, rapido=True)
 
 
 def test_the_solution_passes_every_hidden_case(cells):

@@ -16,7 +16,6 @@ from mutants import (
 
 from minilab.bancos.lotes import COSTES
 from minilab.bancos.slo import Llegada, Motor, colision, envenena, percentil, simula
-from minilab.modelo import LabModel, make_tiny_model
 from minilab.motor import lado_a_lado
 from minilab.pruebas.publicas import checks_of
 from minilab.vistas import linea_de_traza
@@ -144,12 +143,6 @@ MUTANTS = [
         'in slo.items() if nombre == "itl_p95")',
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> LabModel:
-    folder = make_tiny_model(tmp_path_factory.mktemp("l05") / "mini")
-    return LabModel(str(folder), "modelo-mini", real=False, rapido=True)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mutants_l08 import MUTANTS
 
 from minilab.bancos import guiado
 from minilab.bancos.guiado import MotorAbierto, mascaras_grabadas
-from minilab.modelo import LabModel, make_tiny_model
+from minilab.modelo import LabModel
 from minilab.motor import con, lado_a_lado
 from minilab.pruebas.automatas import ANY, Words, advance, allowed, complaint, difference
 from minilab.pruebas.json_estricto import fault
@@ -129,11 +129,6 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> LabModel:
-    return LabModel(str(make_tiny_model(tmp_path_factory.mktemp("l08") / "mini")), "mini", real=False, rapido=True)
 
 
 def constrained(schema: dict, temperature: float = 0.0, **more) -> SamplingParams:

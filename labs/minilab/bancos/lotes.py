@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from minilab.pruebas.remoto import LocalRemote
 from minilab.reloj import cargas
 from minilab.reloj.costes import LLAMA3_8B_ON_H100
 from minilab.reloj.motor_real import RunnerBackend, load_model
-from minilab.reloj.mundo import World, drive
+from minilab.reloj.mundo import RealTime, World, drive
 from minilab.reloj.partidas import Run, play
 from minilab.reloj.reglas import Item, Limits, Request
 from minilab.vistas.cifras import significativa
@@ -75,22 +74,6 @@ class Carrera:
         return sum(map(len, self.tokens)) / self.segundos
 
 
-class _RealTime:
-    """A clock that only looks."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    def now(self) -> float:
-        return time.perf_counter() - self._start
-
-    def charge(self, items: Sequence[Item]) -> None:
-        """Real work takes its own time."""
-
-    def wait_until(self, moment: float) -> None:
-        time.sleep(max(0.0, moment - self.now()))
-
-
 class _Noted:
     """A backend that also writes down who was computed in which step."""
 
@@ -137,7 +120,7 @@ class Banco:
         backend = RunnerBackend(self._model, prompts, max(lengths), limits.num_blocks, limits.block_size)
         noted = _Noted(backend, prompts)
         requests = [Request(i, 0.0, tuple(p), n) for (i, p), n in zip(prompts.items(), lengths, strict=True)]
-        world = World(requests, limits, noted, _RealTime())
+        world = World(requests, limits, noted, RealTime())
         complaint = drive(LocalRemote({NAME: clase}), world, NAME)
         if complaint is not None:
             raise BrokenRule(f"Tu planificador rompió una regla. {complaint}")

@@ -13,6 +13,7 @@ from typing import Any
 from minilab.modelo import LabModel
 from minilab.motor import con
 from minilab.pruebas.prefijos import broken_split
+from minilab.vistas.latencias import percentil
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.engine.trace import Recorder, Trace, read_trace
 from minillm_serve.seams import KV_BLOCK_KEY
@@ -22,15 +23,6 @@ __all__ = ["Llegada", "Motor", "Simulacion", "Tanda", "colision", "envenena", "p
 Split = Callable[[list[int], list[list[int]], int], list[list[int]]]
 Key = Callable[[bytes, Sequence[int]], bytes]
 BLOCKS = 512
-
-
-def percentil(valores: Sequence[float], p: float) -> float:
-    """Lab 0's: linear interpolation at position (n − 1)·p / 100."""
-    ordered = sorted(valores)
-    place = (len(ordered) - 1) * p / 100
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
 # ---- In steps on paper

@@ -8,13 +8,14 @@ The virtual clock passes an oracle and a cost model; the real clock passes a rea
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from minilab.pruebas.casos import Remote
 from minilab.reloj.reglas import Item, Limits, Memory, Progress, Request, Violation, check_batch
 
-__all__ = ["Backend", "Clock", "Item", "Limits", "Request", "World", "drive"]
+__all__ = ["Backend", "Clock", "Item", "Limits", "RealTime", "Request", "World", "drive"]
 
 
 class Backend(Protocol):
@@ -39,6 +40,22 @@ class Clock(Protocol):
 
     def wait_until(self, moment: float) -> None:
         """Nothing is left to compute before the next arrival."""
+
+
+class RealTime:
+    """A :class:`Clock` that only looks."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def now(self) -> float:
+        return time.perf_counter() - self._start
+
+    def charge(self, items: Sequence[Item]) -> None:
+        """Real work takes its own time."""
+
+    def wait_until(self, moment: float) -> None:
+        time.sleep(max(0.0, moment - self.now()))
 
 
 class World:
