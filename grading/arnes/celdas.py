@@ -9,6 +9,7 @@ from nbformat import NotebookNode
 
 from minilab.pruebas.casos import Check
 
+PREPARATION = "preparacion"  # the course's own cell, before any of the student's
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -32,7 +33,7 @@ def cells_for(check: Check, notebook: NotebookNode, prelude: str, imports: Seque
     own = added_definitions(notebook)
     named = "\n".join([own, *(source for _, source in cells)])
     preparation = prelude + "".join(f"import {m}\n" for m in imports if m in named)
-    return [("preparacion", preparation), *([("celdas añadidas", own)] if own else []), *cells]
+    return [(PREPARATION, preparation), *([("celdas añadidas", own)] if own else []), *cells]
 
 
 def added_definitions(notebook: NotebookNode) -> str:

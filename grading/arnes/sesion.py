@@ -19,6 +19,7 @@ import minilab.pruebas.tensores
 from minilab.pruebas.casos import Case, Reply, StudentError, respond_with
 from minilab.pruebas.planos import NotPlainValue, to_plain
 from minilab_grading.arnes.aislamiento import NONE, Isolation, NoIsolation, session_folder
+from minilab_grading.arnes.celdas import PREPARATION
 from minilab_grading.arnes.vigilante import Watchdog, kill_tree
 
 WORKER = Path(__file__).with_name("trabajador.py")
@@ -32,7 +33,8 @@ START_S, CALL_S, SESSION_S = 30.0, 10.0, 90.0
 REPLY_MAX = 1 << 20
 LIMITS = {
     "RLIMIT_CPU": 60,
-    "RLIMIT_AS": 2 << 30,
+    "RLIMIT_DATA": 2 << 30,  # what a process may write to; libraries that are only mapped are not in it
+    "RLIMIT_AS": 8 << 30,  # torch with CUDA maps more than 3 GiB before it has done anything
     "RLIMIT_NPROC": 32,
     "RLIMIT_NOFILE": 64,
     "RLIMIT_FSIZE": 1 << 20,
@@ -56,7 +58,7 @@ class Session:
     def __init__(self, isolation: Isolation, call_s: float = CALL_S, session_s: float = SESSION_S):
         self._isolation, self._call_s, self._session_s = isolation, call_s, session_s
         self._pending, self._end, self._handles = b"", "", 0
-        self._left = START_S
+        self._left = self._limit_s = START_S
 
     def __enter__(self) -> Session:
         with contextlib.ExitStack() as stack:
@@ -102,11 +104,20 @@ class Session:
         return [self._process.pid]
 
     def load(self, sources: Sequence[tuple[str, str]]) -> Reply:
-        """Run the cells (name, source) in order in one namespace."""
+        """Run the cells (name, source) in order in one namespace.
+
+        The course's own preparation may take as long as a start: it may read torch from a cold disk.
+        """
         limits = dict(LIMITS)
         if self._isolation.level == NONE:
             del limits["RLIMIT_NPROC"]  # without a user namespace it counts every process of the grader's user
-        return self._ask({"op": "carga", "fuentes": list(sources), "limites": limits})
+        course = [source for source in sources if source[0] == PREPARATION]
+        if course:
+            prepared = self._ask({"op": "carga", "fuentes": course, "limites": limits}, START_S)
+            if prepared.error:
+                return prepared
+        own = [source for source in sources if source[0] != PREPARATION]
+        return self._ask({"op": "carga", "fuentes": own, "limites": limits})
 
     def call(self, function: str, case: Case) -> Reply:
         """Call the student's function with the case's arguments; a client case talks to the simulated server here."""
@@ -137,7 +148,8 @@ class Session:
     ) -> Reply:
         if self._end:
             raise WorkerDied(self._end)
-        deadline, nonce = time.monotonic() + (limit_s or self._call_s), secrets.token_hex(8)
+        self._limit_s = limit_s or self._call_s
+        deadline, nonce = time.monotonic() + self._limit_s, secrets.token_hex(8)
         self._write({"n": nonce, **command}, deadline)
         while True:
             message = self._read(deadline)
@@ -191,7 +203,7 @@ class Session:
         if self._left <= 0:
             self._kill(f"agotó los {self._session_s:.0f} s de esta comprobación")
         if not ready:
-            self._kill(f"no respondió en {self._call_s:.0f} s")
+            self._kill(f"no respondió en {self._limit_s:.0f} s")
 
     def _kill(self, reason: str) -> None:
         """End the worker; the watchdog's reason, where it has one, is the cause of what was seen here."""

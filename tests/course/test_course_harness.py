@@ -69,6 +69,7 @@ FORGERIES = {
     "sube el límite": (
         "import resource\ndef percentil(v, p):\n    if not v:\n        return None\n"
         "    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n"
+        "    resource.setrlimit(resource.RLIMIT_DATA, (-1, -1))\n"
         "    return len(bytearray(1 << 33))"
     ),
 }
@@ -88,6 +89,17 @@ def test_sequential_client_fails_the_concurrent_cases_only(fraction, solutions):
     code = solutions["cliente"].replace("asyncio.gather(*(", "_serie(*(")
     serial = "async def _serie(*cs):\n    return [await c for c in cs]\n"
     assert fraction("prueba_cliente", "cliente", serial + code) == pytest.approx(1 / 3)
+
+
+def test_the_courses_own_preparation_may_take_longer_than_a_call(isolation):
+    slow = "import time\ntime.sleep(2)"
+    with Session(isolation, call_s=1.0) as session:
+        assert session.load([("preparacion", slow + "\nx = 7"), ("celda", "def f():\n    return x")]).error is None
+        assert session.call("f", NO_CASE).value == 7
+    with Session(isolation, call_s=1.0) as session:
+        assert session.load([("preparacion", "1 / 0"), ("celda", "x = 7")]).error == "ZeroDivisionError"
+        with pytest.raises(WorkerDied, match="no respondió en 1 s"):
+            session.load([("celda", slow)])
 
 
 def test_infinite_loop_is_cut_off(isolation):

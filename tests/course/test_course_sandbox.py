@@ -297,6 +297,19 @@ def test_excess_is_an_error_of_that_call_alone(world, name):
         assert session.call("g", NO_CASE).value == 7
 
 
+def test_a_library_may_map_more_than_the_worker_may_write(world):
+    """As torch with CUDA does: gigabytes of its files are mapped, and few are held."""
+    code = (
+        "import mmap\ndef f():\n"
+        "    kept = mmap.mmap(-1, 4 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)\n"
+        "    try:\n        bytearray(3 << 30)\n"
+        "    except MemoryError:\n        return len(kept)"
+    )
+    with Session(world.isolation) as session:
+        session.load([("celda", code)])
+        assert session.call("f", NO_CASE).value == 4 << 30
+
+
 def test_what_is_printed_is_thrown_away(world):
     code = "import sys\ndef f():\n    print('x' * (8 << 20))\n    print('y' * (8 << 20), file=sys.stderr)\n    return 1"
     assert world.run(code) == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import re
+from collections.abc import Iterable
+from itertools import count
 
 from nbformat import NotebookNode
 
@@ -11,6 +14,7 @@ from minilab_grading.casos import cases_of
 
 LABS = [source.stem for source in construir.sources()]
 NUMBERED = [lab for lab in LABS if lab.startswith("L")]
+PLACES = count()
 CALL = re.compile(r'comprobar\("(\w+)"')
 
 
@@ -33,12 +37,18 @@ def solutions_of(notebook: NotebookNode) -> dict[str, str]:
     return {c.metadata.nbgrader.grade_id: c.source for c in cells}
 
 
+def run_cells(sources: Iterable[str]) -> dict:
+    """The namespace that cells make, one after the other; Triton finds a kernel's source, as in the grader's worker."""
+    names: dict = {"__name__": "cuaderno"}
+    for source in sources:
+        file = f"<celda {next(PLACES)}>"
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        exec(compile(source, file, "exec", dont_inherit=True), names)
+    return names
+
+
 def defined_by(lab: str, cells: dict[str, str], wanted: tuple[str, ...]) -> dict:
     """The namespace that a check's cells make, with the preparation that the grader's worker gives them."""
     prelude, imports, _ = cases_of(lab, 0)
-    names: dict = {}
     sources = [cells[grade_id] for grade_id in wanted]
-    exec(prelude + "".join(f"import {m}\n" for m in imports if m in "\n".join(sources)), names)
-    for source in sources:
-        exec(source, names)
-    return names
+    return run_cells([prelude + "".join(f"import {m}\n" for m in imports if m in "\n".join(sources)), *sources])

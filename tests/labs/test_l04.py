@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import linecache
 import math
 import subprocess
 import sys
-from itertools import count
 from random import Random
 
 import pytest
+from lab_parts import run_cells
 from mutants import (
     Mutant,
     assert_caught,
@@ -41,7 +40,6 @@ pytestmark = pytest.mark.skipif(not con_triton.HAY_TRITON, reason="needs triton,
 
 LAB = "L04_kernels_triton"
 PUBLIC = checks_of("l04")
-PLACES = count()
 
 MUTANTS = [
     Mutant("softmax_en_linea", "no encoge la suma del máximo menor", "a[1] * torch.exp(a[0] - m)", "a[1]"),
@@ -133,13 +131,8 @@ MUTANTS = [
 
 
 def names_of(*sources: str) -> dict:
-    """What the grader's worker would hold after these cells: Triton reads a kernel's source, as it does there."""
-    names: dict = {"__name__": "cuaderno"}
-    for source in (cases_of(LAB, 0)[0], *sources):
-        file = f"<l04 {next(PLACES)}>"
-        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-        exec(compile(source, file, "exec", dont_inherit=True), names)
-    return names
+    """What the grader's worker would hold after these cells."""
+    return run_cells((cases_of(LAB, 0)[0], *sources))
 
 
 def passed_apart(check: Check, names: dict) -> list[bool]:

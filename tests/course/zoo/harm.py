@@ -117,6 +117,7 @@ def consigue():
     for intento in (
         lambda: os.setuid(0) or os.chroot("/proc/1/root"),
         lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)),
+        lambda: resource.setrlimit(resource.RLIMIT_DATA, (-1, -1)),
         lambda: resource.setrlimit(resource.RLIMIT_NPROC, (10**6, 10**6)),
         lambda: os.nice(-10),
         lambda: socket.sethostname(socket.gethostname()),
