@@ -346,9 +346,11 @@ def gain(alpha: float, k: int, c: float, n: int, free: float, slope: float) -> f
     return expected_tokens(alpha, k) * time(n) / (time(n * (k + 1)) + k * c)
 
 
-def best_length(alpha: float, c: float, n: int, free: float, slope: float, most: int) -> int:
-    gains = [gain(alpha, k, c, n, free, slope) for k in range(most + 1)]
-    return next(k for k, value in enumerate(gains) if value > max(gains) * (1 - 1e-12))
+def best_length(alpha: float, c: float, n: int, free: float, slope: float, most: int) -> int | None:
+    """The number of drafts that gains most; None where the second best is so near that rounding may decide."""
+    ranked = sorted(((gain(alpha, k, c, n, free, slope), k) for k in range(most + 1)), reverse=True)
+    (best, k), (second, _) = ranked[:2]
+    return k if second < best * (1 - 1e-6) else None
 
 
 def _gain(rng: Random) -> tuple[Case, ...]:
@@ -359,7 +361,8 @@ def _gain(rng: Random) -> tuple[Case, ...]:
     tokens = [(alpha, k) for alpha in rates for k in (0, 1, 5, 12)]
     some = [(rng.random(), rng.randrange(9), rng.random(), rng.randrange(1, 65), *machine()) for _ in range(CALLS)]
     ends = [(alpha, k, 0.0, n, *machine()) for alpha in (0.0, 1.0) for k in (0, 4) for n in (1, 50)]
-    lengths = [(rng.random(), rng.choice([0.0, 0.05, 0.3]), rng.randrange(1, 65), *machine(), 8) for _ in range(100)]
+    drawn = [(rng.random(), rng.choice([0.0, 0.05, 0.3]), rng.randrange(1, 65), *machine(), 8) for _ in range(100)]
+    lengths = [args for args in drawn if best_length(*args) is not None]
     useless = [(0.0, 0.0, 1, 20.0, 0.1, 6), (0.4, 0.9, 1, 20.0, 0.1, 6), (0.7, 0.0, 64, 3.5, 0.12, 6)]
     best = "Calcula la ganancia de cada k y quédate con la mayor; si ninguna pasa de 1, es 0."
     return (

@@ -33,17 +33,18 @@ def attend_causal(
     return [attend(q, keys[: before + i + 1], values[: before + i + 1]) for i, q in enumerate(queries)]
 
 
-def numbers(rng: Random, *shape: int) -> Any:
+def numbers(rng: Random, *shape: int, deviation: float = 1.0) -> Any:
     """Nested lists of that shape with normal numbers, rounded so that a report of them can be read."""
     if not shape:
-        return round(rng.gauss(0, 1), 3)
-    return [numbers(rng, *shape[1:]) for _ in range(shape[0])]
+        return round(rng.gauss(0, deviation), 3)
+    return [numbers(rng, *shape[1:], deviation=deviation) for _ in range(shape[0])]
 
 
 class SmallNet:
     """Two matrices of embeddings (token, position), ``layers`` of attention on a residual, and an output matrix.
 
-    weights: name -> nested lists, to be sent to a student's worker as they are.
+    weights: name -> nested lists, to be sent to a student's worker as they are. Activations stay about 1 in every
+    layer, as in a trained model: were they to grow, attention would hang on one key, and which one on the last digits.
     """
 
     def __init__(self, rng: Random, layers: int, heads: int, kv_heads: int, dim: int, vocab: int, positions: int):
@@ -58,7 +59,10 @@ class SmallNet:
             shapes[f"q{layer}"] = (width, width)
             shapes[f"k{layer}"] = shapes[f"v{layer}"] = (width, kv_heads * dim)
             shapes[f"o{layer}"] = (width, width)
-        self.weights = {name: numbers(rng, *shape) for name, shape in shapes.items()}
+        self.weights = {
+            name: numbers(rng, *shape, deviation=1.0 if name in ("token", "posicion") else width**-0.5)
+            for name, shape in shapes.items()
+        }
 
     def logits(self, ids: Sequence[int]) -> Vector:
         """Of the last token, with nothing kept from any earlier call."""
@@ -73,13 +77,15 @@ class SmallNet:
             rows = [[a + b for a, b in zip(row, m, strict=True)] for row, m in zip(rows, mixed, strict=True)]
         return _times(rows[-1], w["salida"])
 
-    def greedy(self, prompt: Sequence[int], new: int) -> list[int]:
-        """The most probable token, ``new`` times."""
-        ids = list(prompt)
+    def greedy(self, prompt: Sequence[int], new: int) -> tuple[list[int], float]:
+        """The most probable token, ``new`` times, and the least distance between a best logit and the second best."""
+        ids, lead = list(prompt), math.inf
         for _ in range(new):
             row = self.logits(ids)
-            ids.append(row.index(max(row)))
-        return ids[len(prompt) :]
+            best, second = sorted(row, reverse=True)[:2]
+            ids.append(row.index(best))
+            lead = min(lead, best - second)
+        return ids[len(prompt) :], lead
 
     def _heads(self, row: Vector, count: int) -> list[Vector]:
         return [row[h * self.dim : (h + 1) * self.dim] for h in range(count)]
