@@ -19,7 +19,8 @@
 # | dar una razón que nombra su base, o negarte a darla | `razon_honesta` |
 # | decir contra qué base es cierta una ganancia anunciada | `bases_que_cumplen` |
 #
-# **Tiempo:** 65 minutos. **Pista corta:** 15 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 65 minutos. **Pista corta:** 15 minutos (las celdas con la etiqueta `corta`).
+# **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.

@@ -20,7 +20,8 @@
 # | calcular cuánta memoria pide la caché de un modelo | `bytes_kv` |
 # | decir cuántas peticiones caben en una GPU | `cuantos_caben` |
 #
-# **Tiempo:** 100 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 100 minutos. **Pista corta:** 20 minutos (las celdas con la etiqueta `corta`).
+# **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # **La pista corta** es este camino: la preparación, las secciones 1, 2 y 3.1, y de la 3.7 lo que va hasta
 # `comprobar("bytes_kv")` y la celda siguiente. Salta lo demás.

@@ -18,7 +18,8 @@
 # | decidir en cada paso quién avanza, con memoria por bloques | `planificador_continuo` |
 # | ordenar la cola sin que nadie espere sin fin | `politica` |
 #
-# **Tiempo:** 85 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 85 minutos. **Pista corta:** 20 minutos (las celdas con la etiqueta `corta`).
+# **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.
@@ -170,8 +171,8 @@ for lugares in (1, 2, 4, 16):
 print(f"  con 8 lugares y las respuestas ordenadas por largo: {vacios_pct(sorted(LARGOS), 8):.0f} %")
 
 # %% [markdown] tags=["corta", "cubre-D-casos"]
-# Cuantos más lugares, **más** desperdicio: es más fácil que en el lote caiga una larga. Ordenar por largo ayuda, y hay un
-# caso en el que se hace: el trabajo **fuera de línea** (resumir mil documentos esta noche), donde todo está desde el
+# Con más lugares suele haber **más** desperdicio: es más fácil que en el lote caiga una larga. Ordenar por largo ayuda, y
+# hay un caso en el que se hace: el trabajo **fuera de línea** (resumir mil documentos esta noche), donde todo está desde el
 # principio. **En línea** (un chat) no se puede: las peticiones llegan cuando llegan y nadie sabe cuánto medirá una respuesta
 # hasta que termina.
 
@@ -248,7 +249,8 @@ comprobar("continuo")
 # %%
 planes = {"estático": estatico(LARGOS, 4), "continuo": continuo(LARGOS, 4, [0] * len(LARGOS))}
 for nombre, filas in planes.items():
-    print(f"{nombre:>8}: {max(fin for _, _, fin in filas)} pasos")
+    pasos = max(fin for _, _, fin in filas)
+    print(f"{nombre:>8}: {pasos} pasos, {100 - 100 * sum(LARGOS) / (4 * pasos):.0f} % de lugares vacíos")
 ver_gantt(planes, lugares=4, por="lugar")
 
 # %% [markdown] tags=["cubre-B-ganancia"]
@@ -276,7 +278,7 @@ ver_gantt(planes, lugares=4, por="lugar")
 #   | `continuo` | el tiempo de una en una entre el del lote continuo |
 #   | `continuo_contra_estatico` | el tiempo del lote estático entre el del continuo |
 #
-#   De una en una es un lote estático de un lugar.
+#   De una en una es un lote estático de un lugar. Siempre hay alguna petición.
 
 
 # %% nbgrader={"grade": false, "grade_id": "razones", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -323,7 +325,7 @@ for lugares in (1, 4, 8, 16):
 # ### 3.5 Tu planificador continuo
 #
 # Hasta aquí, planes en papel. En un motor nadie conoce los largos: hay que decidir sobre la marcha. Escribe la pieza que lo
-# hace. El modelo **no está en tu proceso**: tú dices qué se calcula y dónde se guarda, y te llegan los tokens.
+# hace. Tu planificador **no toca el modelo**: dice qué se calcula y dónde se guarda, y le llegan los tokens.
 #
 # Cada turno son tres llamadas:
 #
@@ -554,7 +556,9 @@ ver_gantt({nombre: list(carrera.filas) for nombre, carrera in mias.items()}, lug
 # Lo mismo en el motor del curso, que sabe hacer las dos cosas (`batching="static"` y `"continuous"`), con tiempos de verdad.
 # Mira los lugares vacíos y, sobre todo, cuándo recibe cada petición su primer token. Con *streaming* cada token se envía en
 # cuanto sale: batching continuo y streaming juntos son la primera línea de la receta de los apuntes. (Los pasos son exactos;
-# los segundos se miden una vez, y otros programas en marcha los mueven.)
+# los segundos se miden una vez, y otros programas en marcha los mueven.) El **TTFT** es lo que tarda el primer token de una
+# petición, y la **ITL**, lo que pasa entre dos de sus tokens. Un **hueco de decode** es una ITL mucho mayor que las demás: en
+# ese paso entró alguien, y su prefill retrasó a quien ya escribía.
 
 # %% tags=["corta"]
 LARGOS_REALES = [SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True) for n in (2, 12, 3, 2, 10, 2)]
@@ -572,10 +576,11 @@ ver_gantt(trazas, lugares=2, por="lugar")
 # peticiones.
 
 # %%
-por_lugares = {}
+por_lugares, pasos = {}, {}
 for n in [2**i for i in range(6) if 2**i <= PETICIONES]:
-    por_lugares[n] = banco.corre(PlanificadorContinuo, preguntas, NUEVOS, lugares=n).tok_s
-ideal = {n: n * por_lugares[1] for n in por_lugares}
+    carrera = banco.corre(PlanificadorContinuo, preguntas, NUEVOS, lugares=n)
+    por_lugares[n], pasos[n] = carrera.tok_s, carrera.pasos
+ideal = {n: por_lugares[1] * pasos[1] / pasos[n] for n in pasos}
 curva(
     {"tu planificador": por_lugares, "si un paso costara siempre lo mismo": ideal},
     "lugares",
@@ -633,7 +638,7 @@ compara("barrido_max_num_seqs", modelo)
 # ### 6.1 El cliente que espera
 #
 # El servidor más rápido del mundo no puede hacer lotes si nadie le da con qué. Este cliente pide, espera la respuesta entera
-# y pide la siguiente. Es el error «throughput bajo» de los apuntes, y se ve tanto como parece.
+# y pide la siguiente. Es el error «throughput bajo» de los apuntes, y es muy frecuente.
 
 # %% tags=["corta"]
 motor = LLM(model=modelo.carpeta)
@@ -674,7 +679,8 @@ print(f"asyncio que bloquea: {cifra(bloqueado, 1)} tok/s · de una en una: {cifr
 # ### 6.3 Una política que mata de hambre
 #
 # «El más corto primero», sin envejecer, en la cola de tu política: llega una petición de 2000 tokens y después, sin parar, una
-# corta por paso. Con dos lugares, las cortas bastan para llenarlos.
+# corta por paso. En este simulador una petición ocupa su lugar un paso por cada 32 tokens de prompt: una corta (64), dos. Con
+# dos lugares, las cortas bastan para llenarlos.
 
 
 # %%
@@ -718,7 +724,8 @@ print(f"{'los apuntes':>22} │ {cifra(300 / 50, 1):>24}× │ {cifra(500 / 300,
 #
 # Responde en la celda siguiente con tus números delante (15 puntos, los lee tu docente):
 #
-# 1. Con cola de sobra, ¿por qué más lugares empeoran el desperdicio del lote estático y no el del continuo? (4)
+# 1. ¿Por qué el lote continuo no deja lugares vacíos mientras hay cola, y el estático sí? ¿Por qué aparecen al final también en
+#    el continuo? Usa los dos planes de 3.3. (4)
 # 2. Tu curva de throughput según los lugares se separa de la recta. ¿Por qué? ¿Qué pasaría en una GPU? (4)
 # 3. Compara tus dos predicciones con lo medido y da una causa de cada diferencia. (3)
 # 4. Alguien cambia la cola a «el más corto primero» y enseña que la espera media bajó a la mitad. ¿Qué más le pides medir y

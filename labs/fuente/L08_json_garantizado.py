@@ -19,7 +19,8 @@
 # | pedir una llamada a función y leerla sin fiarte de ella | `herramienta` |
 # | explicar por qué válido no es lo mismo que correcto | `explica` |
 #
-# **Tiempo:** 120 minutos. **Pista corta:** 20 minutos. **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
+# **Tiempo:** 120 minutos. **Pista corta:** 20 minutos (las celdas con la etiqueta `corta`).
+# **Puntos:** 100 (85 automáticos y 15 que lee tu docente).
 #
 # > El modelo es pequeño (SmolLM2, 135 millones de parámetros) y responde mejor en inglés: por eso los prompts están en
 # > inglés. Aquí se estudia el motor, no el ingenio del modelo.

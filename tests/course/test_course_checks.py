@@ -73,6 +73,12 @@ def test_classic_mistake_is_diagnosed(name):
     assert all(word in str(failure.value) for word in ("esperaba:", "obtuve:", "pista:"))
 
 
+def test_a_forgotten_return_is_named():
+    with pytest.raises(CheckFailed, match=r"obtuve:   None \(¿falta un return\?\)") as failure:
+        comprobar("percentil", namespace("def percentil(v, p):\n    if v:\n        sorted(v)")["percentil"])
+    assert "una excepción ValueError\n      obtuve:   None\n" in str(failure.value)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

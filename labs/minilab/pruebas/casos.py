@@ -118,7 +118,7 @@ class Result:
 
 
 def shorten(value: Any, limit: int = 160) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = "None" if value is None else json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -137,6 +137,8 @@ def judge_case(case: Case, reply: Reply) -> Result:
         expected = complaint or ""
     else:
         passed = equal(case.expected, reply.value)
+    if not (passed or reply.error or case.error) and reply.value is None:
+        got = "None (¿falta un return?)"
     return Result(
         case.name,
         passed,
