@@ -20,7 +20,7 @@ demo: model ## serve the real model to fifty clients, measure it, write reports/
 	@$(VENV_PYTHON) -m minillm_serve.cli demo $(ARGS)
 
 test: model ## run all the tests
-	@$(VENV_PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 conformance: model ## send the same requests to vLLM (installed once) and to this server, show the differences
 	@$(VENV_PYTHON) -m minillm_serve.cli compare setup vllm

@@ -4,7 +4,7 @@
 # Una persona lee una respuesta; un programa la descompone en campos. Si pides a un modelo los datos de un pedido y contesta
 # «¡Claro! Aquí tienes el JSON…», el programa se rompe. La clase promete cinco cosas (levantar un servidor, hablarle con el cliente de
 # OpenAI, batching continuo, modelos cuantizados y **salida estructurada**); este laboratorio construye la quinta desde
-# dentro: el motor que **no puede** escribir un JSON inválido, y los tres casos en los que aun así no hay garantía.
+# dentro: el motor que **no puede** escribir un JSON inválido, y los cuatro casos en los que eso no basta.
 #
 # **Al terminar puedes…**
 #
@@ -499,7 +499,7 @@ comprobar("mascara_l08")
 # %% [markdown]
 # Ahora tu clase ocupa el sitio del compilador de esquemas del motor (`guided.compile`) y responde a varias peticiones a la
 # vez, con batching continuo. A su lado, el motor tal como es. Las respuestas a la misma pregunta deberían salir con **los
-# mismos tokens**: las dos máscaras dicen lo mismo con palabras distintas.
+# mismos tokens**: las dos máscaras dicen casi lo mismo con palabras distintas. Al final de 3.5 verás en qué no.
 
 # %%
 print(f"al principio pueden venir {len(Mascara(PERSONA, motor.textos, motor.fin).permitidos())} tokens")
@@ -526,6 +526,7 @@ carrera
 
 # %%
 anota("L08", "velocidad con tu máscara", mi_prediccion()["velocidad"], carrera.ratio, "×", modelo.nombre)
+print(f"velocidad: esperabas {cifra(mi_prediccion()['velocidad'], 2)}×, mediste {cifra(carrera.ratio, 2)}×")
 guarda("guided.compile", "Mascara")
 
 # %% [markdown]
@@ -586,7 +587,7 @@ for vez in ("primera", "segunda"):
 # | Tipo | Se añade |
 # |---|---|
 # | `string` sin `enum` | `maxLength`: `letras`, o su `minLength` si es mayor |
-# | `integer` | `minimum`: 0, o su `maximum` si es menor; después `maximum`: `tope`, o su `minimum` si es mayor |
+# | `integer` sin `enum` | `minimum`: 0, o su `maximum` si es menor; después `maximum`: `tope`, o su `minimum` si es mayor |
 # | `array` | `maxItems`: `elementos`, o su `minItems` si es mayor |
 #
 # Los «o… si es mayor» no son un adorno: un mínimo de 60 con un máximo de 40 es un esquema que **ningún** documento cumple.
@@ -617,7 +618,7 @@ def acota(esquema, letras=40, elementos=5, tope=999):
     nuevo, tipo = dict(esquema), esquema.get("type")
     if tipo == "string" and "enum" not in nuevo:
         nuevo.setdefault("maxLength", max(letras, nuevo.get("minLength", 0)))
-    if tipo == "integer":
+    if tipo == "integer" and "enum" not in nuevo:
         nuevo.setdefault("minimum", min(0, nuevo.get("maximum", 0)))
         nuevo.setdefault("maximum", max(tope, nuevo["minimum"]))
     if tipo == "array":
@@ -658,7 +659,7 @@ print(f"Listo: {servidor.url} sirve {modelo.nombre}")
 # **Tu tarea:**
 #
 # - `cuerpo_herramienta(pregunta, nombre, descripcion, parametros)`: los argumentos de `chat.completions.create` (menos
-#   `model`), en un diccionario. `messages` con la pregunta; el `max_tokens` que recibe; `tools`, una lista con
+#   `model`), en un diccionario. `messages`, que es `[{"role": "user", "content": pregunta}]`; el `max_tokens` que recibe; `tools`, una lista con
 #   `{"type": "function", "function": {"name", "description", "parameters"}}`; y `tool_choice`, que nombra la función para que
 #   el motor **obligue** a llamarla: `{"type": "function", "function": {"name": nombre}}`. (Con `"auto"` decide el modelo; los
 #   campos `functions` y `function_call` de algunas guías están obsoletos.)
@@ -807,6 +808,7 @@ with ThreadPoolExecutor(len(casos)) as a_la_vez:
 con_palabras, con_formato = (Counter(dictamen for _, dictamen in lote) for lote in (libres, guiadas))
 validas_pct = 100 * con_palabras["válida"] / len(casos)
 anota("L08", "JSON válido sin esquema", mi_prediccion()["validas_pct"], validas_pct, "%", modelo.nombre)
+print(f"válidas con palabras: esperabas {mi_prediccion()['validas_pct']:.0f} %, mediste {validas_pct:.0f} %")
 print("con palabras:", dict(con_palabras))
 print("con esquema: ", dict(con_formato))
 print("\nla primera pregunta:", casos[0].prompt)
@@ -819,7 +821,7 @@ print("con esquema: ", repr(guiadas[0][0][:150]))
 #
 # ### 5.2 El mismo experimento en vLLM
 #
-# Cada fila dice su origen. Las grabadas llevan archivo, fecha y equipo; compáralas entre ellas.
+# Cada fila dice su origen. Las grabadas llevan archivo, fecha y equipo: compáralas entre ellas, y no con las medidas ahora.
 
 # %%
 compara("json_garantizado", modelo, url=servidor.url)
@@ -835,7 +837,7 @@ compara("json_garantizado", modelo, url=servidor.url)
 # | Motor de máscaras | Idea | Cuándo paga |
 # |---|---|---|
 # | `outlines-core` | esquema → expresión regular → autómata finito, con la lista de tokens de **cada** estado calculada de antemano | al compilar |
-# | xgrammar | gramática con pila; los tokens que no dependen del contexto, calculados de antemano | al compilar, menos |
+# | xgrammar | gramática con pila; los tokens que no dependen del contexto, calculados de antemano | al compilar |
 # | llguidance | autómata perezoso: calcula cuando el texto llega al estado | en cada paso |
 # | el nuestro | perezoso también, con las partes comunes del vocabulario guardadas en disco | en cada paso |
 # | **el tuyo** | un estado, una lista, guardada al llegar | en el primer paso por cada estado |
@@ -867,8 +869,8 @@ with OpenAI(base_url=servidor.url.removesuffix("/v1") + "/tgi", api_key="sin-cla
 #
 # ### 6.1 El JSON cortado
 #
-# El mismo esquema con muy pocos tokens; y una cadena **sin** `maxLength`, con tokens de sobra para una persona y no para un
-# modelo que no se calla.
+# El mismo esquema con muy pocos tokens; y un cuento de 300 letras o más con 200 tokens: con `maxLength` le bastan; **sin** él,
+# un modelo que no se calla sigue hasta que lo cortan.
 
 
 # %%
@@ -885,9 +887,11 @@ def pide(pregunta, esquema, max_tokens, **campos):
 
 CUENTO = {"type": "object", "properties": {"story": {"type": "string", "minLength": 300}}, "required": ["story"]}
 CUENTO["additionalProperties"] = False
+CUENTO_ACOTADO = {**CUENTO, "properties": {"story": {**CUENTO["properties"]["story"], "maxLength": 400}}}
 for nombre, esquema, tokens in (
-    ("acotado, 8 tokens", PERSONA, 8),
-    ("sin acotar, 60 tokens", CUENTO, 60),
+    ("persona acotada, 8 tokens", PERSONA, 8),
+    ("cuento acotado, 200 tokens", CUENTO_ACOTADO, 200),
+    ("cuento sin acotar, 200 tokens", CUENTO, 200),
 ):
     corta = pide("Tell a very long story about a robot. Answer with JSON.", esquema, tokens)
     print(f"{nombre}: {corta.finish_reason}, {valida(corta.message.content, esquema, corta.finish_reason)}")
@@ -921,7 +925,7 @@ print(entera.texto)
 
 # %% [markdown]
 # Otra salida es que el motor vigile lo que queda. El nuestro, con `always_closes`, deja de permitir un token si después ya no
-# cabría el cierre: el mismo esquema sin acotar y los mismos 60 tokens acaban con las comillas y la llave en su sitio. Pide
+# cabría el cierre: una cadena sin acotar y solo 60 tokens acaban con las comillas y la llave en su sitio. Pide
 # espacio para el documento más corto posible, y por eso aquí va sin `minLength`.
 
 # %%
@@ -941,7 +945,7 @@ print(f"…{cierra.message.content[-70:]!r}")
 #
 # Entre los errores comunes de los apuntes está «la salida no cumple el formato»: su remedio es arreglar el esquema de
 # `guided_json`. Hoy el fallo es otro: vLLM **retiró** ese campo en la versión 0.12 y desde entonces lo ignora **sin avisar**.
-# Recibes HTTP 200 y texto libre. Con un esquema perfecto. Y como el modelo a veces acierta, puedes tardar semanas en verlo.
+# Recibes HTTP 200 y texto libre. Con un esquema perfecto. Y si el modelo acierta a veces, puedes tardar semanas en verlo.
 #
 # Nuestro servidor prefiere romperse a la vista:
 
@@ -959,7 +963,7 @@ except BadRequestError as error:
 
 # %% [markdown]
 # Al lado, lo que contestó un vLLM de verdad a la misma petición (grabado), y lo que contesta con el campo de hoy. Antes de
-# mirar la tabla, corrige la línea de los apuntes; en Explica 2 la escribirás entera.
+# mirar la tabla, piensa qué corregirías en «con `guided_json` el JSON es válido al 100 %»; lo escribirás en Explica 2.
 
 # %%
 compara("guided_json", modelo, url=servidor.url)
@@ -991,8 +995,8 @@ for nombre, esquema in (("sin salida", CAPITAL), ("con salida", CON_SALIDA)):
 # La primera respuesta es válida y **no puede** ser correcta: el esquema obligó al modelo a mentir. Dos costumbres que ayudan:
 #
 # - deja una salida en el esquema (`"other"`, `null`, un campo `"unknown"`), para que decir «no lo sé» también sea válido;
-# - mira la probabilidad quitada en los **valores**, no en las llaves ni en los nombres: si la máscara quita casi todo justo
-#   ahí, el modelo quería decir otra cosa.
+# - mira la probabilidad quitada en los **valores**, no en las llaves ni en los nombres, y qué token quería el modelo: si era
+#   otra palabra, quería decir otra cosa; si era un espacio, quizá solo quería escribirlo de otra manera.
 #
 # ### 6.4 Medio carácter
 #
@@ -1090,7 +1094,7 @@ print("Servidor parado. Tus filas están en bitacora.csv.")
 # <details><summary>Nada</summary>No. Volver a compilar y a recorrer el vocabulario por cada petición es el coste que se
 # ahorra guardando.</details>
 #
-# **D. Recibes HTTP 200, un JSON que cumple el esquema y `finish_reason` igual a `length`. ¿Qué haces?**
+# **D. El esquema pide un entero. Recibes HTTP 200, el texto `4` y `finish_reason` igual a `length`. ¿Qué haces?**
 #
 # <details><summary>Usarlo: cumple el esquema</summary>No. Se cortó: pudo cortarse en un punto que casualmente es válido, como
 # un 4 que iba a ser 42.</details>
@@ -1103,5 +1107,5 @@ print("Servidor parado. Tus filas están en bitacora.csv.")
 # persona.</details>
 # <details><summary>Que la puedes ejecutar sin mirar</summary>No. El modelo eligió esos argumentos; comprueba el nombre, los
 # permisos y los valores, como con cualquier dato que llega de fuera.</details>
-# <details><summary>Solo la forma: nombres y tipos</summary>Correcto. Es mucho (tu programa no se rompe al leerla) y no es
+# <details><summary>Solo lo que dice el esquema: nombres, tipos, opciones y límites</summary>Correcto. Es mucho (tu programa no se rompe al leerla) y no es
 # todo.</details>
