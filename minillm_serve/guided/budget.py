@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from minillm_serve.guided.errors import SchemaError
 
@@ -13,16 +16,41 @@ STEPS = 3_000_000  # about one second of Python on a slow core; what a step is, 
 SECONDS = 1.0
 
 
+class _Collections(threading.local):
+    """The CPU seconds that full garbage collections took in this thread: they go by the heap of the whole process,
+    so where it is large one of them takes longer than a compilation may, and whose turn it is, is chance.
+    """
+
+    seconds = 0.0
+    began = 0.0
+
+    def __call__(self, phase: str, info: dict[str, Any]) -> None:
+        if info["generation"] == 2:
+            if phase == "start":
+                self.began = time.thread_time()
+            else:
+                self.seconds += time.thread_time() - self.began
+
+
+_collections = _Collections()
+gc.callbacks.append(_collections)
+
+
+def _worked() -> float:
+    """CPU seconds of this thread, full collections not counted."""
+    return time.thread_time() - _collections.seconds
+
+
 class Budget:
-    """The steps and the seconds of this thread's CPU time that are left to one compilation."""
+    """The steps and the seconds of this thread's own work that are left to one compilation."""
 
     def __init__(self, steps: int = STEPS, seconds: float = SECONDS):
         self.left = steps
-        self.deadline = time.thread_time() + seconds
+        self.deadline = _worked() + seconds
 
     def spend(self, steps: int, keyword: str, path: str) -> None:
         self.left -= steps
-        if self.left < 0 or time.thread_time() > self.deadline:
+        if self.left < 0 or _worked() > self.deadline:
             raise SchemaError(keyword, path, "it takes more work to compile than is allowed for one request")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import time
 from typing import Any
 
 import pytest
@@ -213,6 +215,26 @@ def test_what_multiplies_is_answered_or_refused_within_the_budget(name: str) -> 
         except SchemaError as error:
             assert error.kind == "unsupported"
     assert limit.left > -200_000
+
+
+def test_a_collection_of_the_whole_heap_is_not_counted_as_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.thread_time()
+    monkeypatch.setattr(time, "thread_time", lambda: now)
+
+    def slow(phase: str, info: dict[str, Any]) -> None:
+        nonlocal now
+        now += 5.0 if phase == "stop" and info["generation"] == 2 else 0.0
+
+    limit = Budget(seconds=1.0)
+    gc.callbacks.insert(0, slow)  # called before the budget's own
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(slow)
+    limit.spend(0, "schema", "")
+    now += 2.0
+    with pytest.raises(SchemaError, match="more work"):
+        limit.spend(0, "schema", "")
 
 
 @pytest.mark.parametrize(("schema", "keyword", "path"), MALFORMED + IMPOSSIBLE)
