@@ -79,7 +79,7 @@ SMALL = {
     "idle": ["--connections", "60", "--streams", "3", "--max-tokens", "200"],
     "burst": ["--posts", "80", "--queue", "8", "--max-tokens", "100"],
     "kv": ["--requests", "6", "--prompt-tokens", "64", "--max-tokens", "600"],  # long beside the 20 ms between arrivals
-    "drain": ["--streams", "6", "--max-tokens", "400"],
+    "drain": ["--streams", "6", "--max-tokens", "400", "--seconds", "300"],  # as long as a slow machine may need
     "overhead": ["--streams", "3", "--max-tokens", "8", "--rounds", "2"],
     "soak": ["--minutes", "0.3"],
 }
