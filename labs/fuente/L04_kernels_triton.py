@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Lab 4 · Kernels en Triton: atención paginada
 #
-# En el lab 3 decidiste en qué bloques vive la caché KV. Ahora escribes el código que la **lee**: un *kernel*, el pequeño
-# programa que una GPU ejecuta miles de veces a la vez. Lo escribes en **Triton**, un lenguaje dentro de Python, y lo
-# pruebas aquí mismo sin GPU: su intérprete ejecuta cada instrucción en la CPU, despacio y al pie de la letra.
+# En el lab 3 decidiste en qué bloques vive la caché KV. Ahora escribes el código que la **lee**: un *kernel*, el
+# pequeño programa que una GPU ejecuta miles de veces a la vez. Lo escribes en **Triton**, un lenguaje dentro de Python,
+# y lo pruebas aquí mismo sin GPU: su intérprete ejecuta cada instrucción en la CPU, despacio y al pie de la letra.
 #
 # **Al terminar puedes…**
 #
@@ -65,9 +65,9 @@ print("Triton: intérprete en la CPU." if HAY_TRITON else f"Triton: {SIN_TRITON}
 #
 # ### Un kernel son muchos programas iguales
 #
-# Una CPU tiene unos pocos núcleos que hacen cosas distintas. Una GPU tiene miles de unidades que hacen **la misma** cosa
-# con datos distintos. En Triton escribes un **programa** y dices cuántas copias quieres (la *rejilla*); cada copia sabe
-# su número (`tl.program_id(0)`) y trabaja con un **trozo** de los datos, no con un número suelto:
+# Una CPU tiene unos pocos núcleos que hacen cosas distintas. Una GPU tiene miles de unidades que hacen **la misma**
+# cosa con datos distintos. En Triton escribes un **programa** y dices cuántas copias quieres (la *rejilla*); cada copia
+# sabe su número (`tl.program_id(0)`) y trabaja con un **trozo** de los datos, no con un número suelto:
 #
 # ```text
 #  x, 10 números:        0 1 2 3 | 4 5 6 7 | 8 9 . .
@@ -76,8 +76,8 @@ print("Triton: intérprete en la CPU." if HAY_TRITON else f"Triton: {SIN_TRITON}
 # ```
 #
 # - `tl.arange(0, 4)` es el trozo `[0, 1, 2, 3]`. Su tamaño es siempre **potencia de dos**.
-# - `tl.load(x + columna, mask=columna < 10, other=0.0)` lee esas posiciones. Un puntero de Triton **no sabe dónde acaba**
-#   su tensor: leer la posición 10 no da error, da lo que haya ahí. La **máscara** es lo único que lo impide.
+# - `tl.load(x + columna, mask=columna < 10, other=0.0)` lee esas posiciones. Un puntero de Triton **no sabe dónde
+#   acaba** su tensor: leer la posición 10 no da error, da lo que haya ahí. La **máscara** es lo único que lo impide.
 # - `tl.store(salida + columna, v, mask=…)` escribe. Sin máscara pisa la memoria de otro.
 #
 # ### Lo caro es mover datos
@@ -85,8 +85,8 @@ print("Triton: intérprete en la CPU." if HAY_TRITON else f"Triton: {SIN_TRITON}
 # El decode lee todos los pesos y toda la caché KV para producir un token por petición. Las cuentas son pocas: manda el
 # **ancho de banda** de la memoria. Por eso los buenos kernels de atención no calculan menos: **mueven menos**. La
 # atención escrita en pasos sueltos guarda en memoria una tabla de puntuaciones, la vuelve a leer para el softmax, la
-# guarda otra vez y la lee para mezclar los valores. Si la haces **por trozos y de una pasada**, esa tabla no existe nunca.
-# Es la idea de FlashAttention (Dao y otros, 2022, arXiv:2205.14135).
+# guarda otra vez y la lee para mezclar los valores. Si la haces **por trozos y de una pasada**, esa tabla no existe
+# nunca. Es la idea de FlashAttention (Dao y otros, 2022, arXiv:2205.14135).
 
 # %% [markdown]
 # ## 2 · Predice
@@ -95,8 +95,8 @@ print("Triton: intérprete en la CPU." if HAY_TRITON else f"Triton: {SIN_TRITON}
 #
 # - `lote`: en una GPU H100 con un modelo de 8 mil millones de parámetros en 16 bits y contextos cortos, ¿a partir de
 #   cuántas peticiones a la vez deja el decode de estar limitado por la memoria?
-# - `torch`: nuestro motor usa en la CPU una atención compilada en C++. Si la cambias por la tuya, escrita en torch, ¿qué
-#   parte de su velocidad conservas? (1 es la misma; 0,5, la mitad.)
+# - `torch`: nuestro motor usa en la CPU una atención compilada en C++. Si la cambias por la tuya, escrita en torch,
+#   ¿qué parte de su velocidad conservas? (1 es la misma; 0,5, la mitad.)
 
 
 # %% nbgrader={"grade": false, "grade_id": "prediccion", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -136,8 +136,8 @@ comprobar("prediccion_l04")
 #   resúmenes y devuelve los `n` pesos.
 #
 # Un caso que llega de verdad: puntuaciones `−inf`, las de los tokens que no se pueden mirar. El resumen de «nada» es
-# `[−inf, 0]`. Si **todo** es `−inf`, no hay a quién mirar: los pesos son ceros. Cuidado con `exp(−inf − (−inf))`, que es
-# `nan`.
+# `[−inf, 0]`. Si **todo** es `−inf`, no hay a quién mirar: los pesos son ceros. Cuidado con `exp(−inf − (−inf))`, que
+# es `nan`.
 
 
 # %% nbgrader={"grade": false, "grade_id": "softmax_en_linea", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -171,8 +171,9 @@ comprobar("softmax_en_linea")
 # %% [markdown]
 # ### 3.2 Tu primer kernel: softmax por filas
 #
-# Una matriz en memoria es una fila larga de números. Entre el principio de una fila y el de la siguiente hay un **paso**
-# (*stride*), que puede ser mayor que la fila: a menudo se deja relleno al final para que cada fila empiece alineada.
+# Una matriz en memoria es una fila larga de números. Entre el principio de una fila y el de la siguiente hay un
+# **paso** (*stride*), que puede ser mayor que la fila: a menudo se deja relleno al final para que cada fila empiece
+# alineada.
 #
 # ```text
 #  n = 3, paso = 4:     a a a · b b b · c c c ·       «·» es relleno: no se lee ni se escribe
@@ -187,7 +188,8 @@ comprobar("softmax_en_linea")
 # 3. resta el máximo (`tl.max(v, 0)`), haz `tl.exp`, divide entre la suma (`tl.sum(v, 0)`);
 # 4. escribe con la misma máscara.
 #
-# Una fila entera de `−inf` da ceros, como en 3.1. En Triton no hay `if` por elemento: `tl.where(condición, a, b)` elige.
+# Una fila entera de `−inf` da ceros, como en 3.1. En Triton no hay `if` por elemento: `tl.where(condición, a, b)`
+# elige.
 #
 # La función que lo lanza ya está escrita: entre corchetes va la rejilla, aquí un programa por fila.
 
@@ -245,8 +247,8 @@ else:
 #
 # - Un trozo de dos dimensiones se hace con `fila[:, None] * DIM + columna[None, :]`.
 # - Lee la tabla **con máscara** (`other=0`): más allá de `largo` dice cualquier cosa.
-# - Pasa el bloque a 64 bits antes de multiplicar, con `.to(tl.int64)`. Una caché de verdad tiene más de 2³¹ números y en
-#   32 bits la cuenta daría la vuelta. Ninguna prueba pequeña lo nota.
+# - Pasa el bloque a 64 bits antes de multiplicar, con `.to(tl.int64)`. Una caché de verdad tiene más de 2³¹ números y
+#   en 32 bits la cuenta daría la vuelta. Ninguna prueba pequeña lo nota.
 
 
 # %% nbgrader={"grade": false, "grade_id": "recoge", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -303,8 +305,8 @@ else:
 # | `nuevas` | lista | cuántos de ellos son nuevos: los **últimos**, y los únicos con consulta |
 # | `escala` | número | multiplica cada producto consulta · clave |
 #
-# `H` consultas comparten `G` cabezas de claves y valores, en grupos seguidos de `H // G` (lab 1). En prefill `nuevas` es
-# el prompt, o un trozo; en decode es 1.
+# `H` consultas comparten `G` cabezas de claves y valores, en grupos seguidos de `H // G` (lab 1). En prefill `nuevas`
+# es el prompt, o un trozo; en decode es 1.
 #
 # Con una secuencia de 5 tokens y 2 nuevos, las consultas son las de los tokens 3 y 4:
 #
@@ -369,14 +371,14 @@ guarda("attention.paged", "atencion_paginada")
 # **Tu tarea:** tres funciones cortas.
 #
 # - `actualiza(m, s, acc, puntos, v)`: añade una página. `puntos` es `[TAM]` (con `−inf` en lo que no cuenta) y `v`,
-#   `[TAM, DIM]`. Devuelve `m, s, acc` nuevos. Cada vuelta tiene al menos un token vivo, así que el máximo nuevo nunca es
-#   `−inf`.
+#   `[TAM, DIM]`. Devuelve `m, s, acc` nuevos. Cada vuelta tiene al menos un token vivo, así que el máximo nuevo nunca
+#   es `−inf`.
 # - `lee_pagina(base, bloque, cabeza, cabezas, vivo, TAM, DIM)`: las filas `[TAM, DIM]` de una cabeza de claves (o de
-#   valores) en un bloque. La memoria es `[bloques, TAM, cabezas, DIM]`: el hueco `t` de ese bloque y esa cabeza es la fila
-#   `(bloque · TAM + t) · cabezas + cabeza`. Donde `vivo` es falso, ceros: **0 · nan es nan**, así que no basta con que el
-#   peso sea 0.
-# - `kernel_decode`: empieza en `m = −inf`, `s = 0`, `acc = 0`; recorre las páginas de `largos[secuencia]` tokens; al final
-#   escribe `acc / s`. Una secuencia de 0 tokens da ceros.
+#   valores) en un bloque. La memoria es `[bloques, TAM, cabezas, DIM]`: el hueco `t` de ese bloque y esa cabeza es la
+#   fila `(bloque · TAM + t) · cabezas + cabeza`. Donde `vivo` es falso, ceros: **0 · nan es nan**, así que no basta con
+#   que el peso sea 0.
+# - `kernel_decode`: empieza en `m = −inf`, `s = 0`, `acc = 0`; recorre las páginas de `largos[secuencia]` tokens; al
+#   final escribe `acc / s`. Una secuencia de 0 tokens da ceros.
 #
 # `TAM` y `DIM` son potencias de dos. La cabeza `h` usa la cabeza de claves `h // GRUPO`.
 
@@ -441,8 +443,8 @@ def decode_paginado(consultas, claves, valores, tablas, largos, escala):
 comprobar("decode_triton")
 
 # %% [markdown]
-# **Tu kernel, en el motor.** El prefill lo hace tu atención en torch; cada paso de decode, tu kernel, en todas las capas
-# y cabezas. El intérprete es lentísimo, así que bastan dos tokens: lo que se comprueba es que son **los mismos**.
+# **Tu kernel, en el motor.** El prefill lo hace tu atención en torch; cada paso de decode, tu kernel, en todas las
+# capas y cabezas. El intérprete es lentísimo, así que bastan dos tokens: lo que se comprueba es que son **los mismos**.
 
 
 # %%
@@ -468,9 +470,9 @@ else:
 
 # %% [markdown]
 # ¿Quieres más? El paquete `minillm_kernels.puzzles` trae diez ejercicios de Triton, de sumar dos vectores a la atención
-# paginada con el trabajo de una secuencia repartido entre varios programas (*split-K*). Cada uno trae enunciado, un juez
-# que reconoce los errores conocidos y una valla de `nan` alrededor de cada tensor. Empieza por
-# `python -m minillm_kernels.puzzles`.
+# paginada con el trabajo de una secuencia repartido entre varios programas (*split-K*). Cada uno trae enunciado, un
+# juez que reconoce los errores conocidos y una valla de `nan` alrededor de cada tensor. Empieza por `python -m
+# minillm_kernels.puzzles`.
 
 # %% [markdown] tags=["cubre-A-metricas"]
 # ### 3.6 ¿Memoria o cálculo? El roofline
@@ -547,9 +549,9 @@ anota("L04", "lote en que manda el cálculo", mi_prediccion()["lote"], frontera,
 print(f"predijiste {cifra(mi_prediccion()['lote'])}; con contexto 1, deja de mandar la memoria en el lote {frontera}")
 
 # %% [markdown]
-# Compara la primera fila con la última. Con contexto largo, agrandar el lote **casi no sube la intensidad**: los pesos se
-# comparten entre peticiones; la caché KV, no. Cada petición lee la suya. Ahí un lote mayor ya no ayuda, y ayudan leer
-# menos bytes por token (caché KV en 8 bits) o que más cabezas compartan claves.
+# Compara la primera fila con la última. Con contexto largo, agrandar el lote **casi no sube la intensidad**: los pesos
+# se comparten entre peticiones; la caché KV, no. Cada petición lee la suya. Ahí un lote mayor ya no ayuda, y ayudan
+# leer menos bytes por token (caché KV en 8 bits) o que más cabezas compartan claves.
 
 # %% [markdown] tags=["cubre-E-motores"]
 # ### 3.7 Fundir kernels
@@ -563,16 +565,16 @@ print(f"predijiste {cifra(mi_prediccion()['lote'])}; con contexto 1, deja de man
 #  fundidos:  lee x, r, w      escribe t, y       t no sale del chip para volver
 # ```
 #
-# `t` hay que escribirlo, porque lo necesita la capa siguiente; lo que sobra es **releerlo**. Además se lanza un kernel en
-# vez de dos. Eso hace, de forma automática y en muchos sitios, TensorRT-LLM, y también lo hacen a mano vLLM y nuestro
-# motor. Que un motor «funda kernels» es una ventaja real, pero acotada, y la acotas tú contando bytes.
+# `t` hay que escribirlo, porque lo necesita la capa siguiente; lo que sobra es **releerlo**. Además se lanza un kernel
+# en vez de dos. Eso hace, de forma automática y en muchos sitios, TensorRT-LLM, y también lo hacen a mano vLLM y
+# nuestro motor. Que un motor «funda kernels» es una ventaja real, pero acotada, y la acotas tú contando bytes.
 #
 # **Tu tarea:** un kernel se describe con `{"lee": [nombres], "escribe": [nombres]}`.
 #
 # - `bytes_movidos(kernels, tamanos)`: la suma de los tamaños de todo lo que leen y escriben.
-# - `fusiona(kernels, utiles)`: **un** kernel que hace lo mismo que esa lista, en ese orden. Lee lo que algún kernel lee y
-#   ningún kernel **anterior** ha escrito; escribe lo que se escribe y está en `utiles`, los nombres que alguien necesita
-#   después. Sin repetir nombres, en el orden en que aparecen.
+# - `fusiona(kernels, utiles)`: **un** kernel que hace lo mismo que esa lista, en ese orden. Lee lo que algún kernel lee
+#   y ningún kernel **anterior** ha escrito; escribe lo que se escribe y está en `utiles`, los nombres que alguien
+#   necesita después. Sin repetir nombres, en el orden en que aparecen.
 
 
 # %% nbgrader={"grade": false, "grade_id": "fusion", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -622,15 +624,15 @@ fusion_grabada()
 # ## 4 · Mira
 #
 # El roofline, con controles. Mueve **lote** y mira subir el punto del decode por la cuesta; sube el **contexto** y mira
-# cómo se queda. El prefill no se mueve: muchos tokens comparten cada lectura de pesos aunque haya una sola petición. (Sus
-# cifras salen algo menores que las tuyas: descuenta la tabla de entrada, que se consulta y no se multiplica.)
+# cómo se queda. El prefill no se mueve: muchos tokens comparten cada lectura de pesos aunque haya una sola petición.
+# (Sus cifras salen algo menores que las tuyas: descuenta la tabla de entrada, que se consulta y no se multiplica.)
 
 # %%
 ver_roofline("H100 SXM", "Llama 3.1 8B")
 
 # %% [markdown]
-# El tuyo: se miden ahora los límites de este equipo, con el modelo de este cuaderno y 32 bits por número. El rombo es lo
-# que tu atención alcanzó de verdad en una llamada de decode de ocho secuencias.
+# El tuyo: se miden ahora los límites de este equipo, con el modelo de este cuaderno y 32 bits por número. El rombo es
+# lo que tu atención alcanzó de verdad en una llamada de decode de ocho secuencias.
 
 # %%
 limites = measure_limits()
@@ -652,24 +654,28 @@ ver_roofline(aqui, "SmolLM2 135M", bits=32, medidos=[mio])
 #
 # ### 5.1 Con torch
 #
-# `scaled_dot_product_attention` (SDPA) es la atención de torch. No sabe de bloques: necesita las claves seguidas. Las dos
-# hacen la misma cuenta, pero aquí a SDPA se le dan las claves recogidas y las cabezas repetidas, fuera del reloj. Eso, y
-# una vuelta de Python por secuencia, es lo que tú pagas de más; un kernel paginado lo evita leyendo los bloques en su sitio.
+# `scaled_dot_product_attention` (SDPA) es la atención de torch. No sabe de bloques: necesita las claves seguidas, y
+# aquí se las damos ya recogidas, fuera del reloj. Tampoco hace falta repetirlas: en decode hay una consulta por cabeza,
+# así que las que comparten cabeza de claves se le dan juntas, como si fueran varias consultas. Las dos hacen la misma
+# cuenta. Recoger, repetir y dar una vuelta de Python por secuencia es lo que tú pagas de más; un kernel paginado lee
+# los bloques en su sitio.
 
 # %%
 k, v = (cache.reshape(LOTE, CONTEXTO, GRUPOS, DIM).transpose(1, 2) for cache in caches)
-k, v = (x.repeat_interleave(CABEZAS // GRUPOS, 1).contiguous() for x in (k, v))
+k, v = k.contiguous(), v.contiguous()
+juntas = consultas.unflatten(1, (GRUPOS, -1))  # [secuencias, G, H / G, D]
 sdpa = torch.nn.functional.scaled_dot_product_attention
-seguida = mide(lambda: sdpa(consultas.unsqueeze(2), k, v), veces=5)
-diferencia = (sdpa(consultas.unsqueeze(2), k, v).squeeze(2) - atencion_paginada(*llamada)).abs().max()
+seguida = mide(lambda: sdpa(juntas, k, v), veces=5)
+diferencia = (sdpa(juntas, k, v).flatten(1, 2) - atencion_paginada(*llamada)).abs().max()
 print(f"tuya, por bloques: {tarda} · SDPA, seguida: {seguida}")
 print(f"mayor diferencia: {cifra(1e6 * diferencia.item(), 2)} millonésimas")
 
 # %% [markdown]
 # ### 5.2 En una GPU
 #
-# Las mismas cuentas con los kernels de Triton de nuestro motor, grabadas en una H100. Son cifras **grabadas**: la última
-# línea dice de qué archivo, equipo y día. El caso del decode se lee «secuencias × tokens de contexto de cada una».
+# Las mismas cuentas con los kernels de Triton de nuestro motor, grabadas en una H100. Son cifras **grabadas**: la
+# última línea dice de qué archivo, equipo y día. El caso del decode se lee «secuencias × tokens de contexto de cada
+# una».
 
 # %%
 kernels_grabados("decode attention", "prefill attention")
@@ -678,7 +684,9 @@ kernels_grabados("decode attention", "prefill attention")
 compara("gpu", modelo)
 
 # %% [markdown]
-# ¿Tienes una GPU de NVIDIA? La celda compila **tus** kernels para ella, en otro proceso, y los compara con SDPA.
+# ¿Tienes una GPU de NVIDIA? La celda compila **tus** kernels para ella, en otro proceso, y los compara con SDPA, que
+# recibe otra vez las claves seguidas y las consultas juntas. Los GB/s cuentan cada clave y cada valor una sola vez; tu
+# kernel las pide una vez por cabeza.
 
 # %%
 en_gpu(actualiza, lee_pagina, kernel_decode, decode_paginado)
@@ -690,16 +698,17 @@ en_gpu(actualiza, lee_pagina, kernel_decode, decode_paginado)
 #
 # - **FlashAttention** es el softmax en línea de 3.1 dentro de un kernel, como en 3.5. Da el mismo resultado que la
 #   atención de siempre: no es una aproximación. Gana porque no escribe la tabla de puntuaciones.
-# - **FlashInfer** es una biblioteca de kernels de atención para servir: páginas, prefijos compartidos, lotes de longitudes
-#   distintas. Lo que has escrito en 3.5 es su caso más sencillo. vLLM puede usar uno u otro.
+# - **FlashInfer** es una biblioteca de kernels de atención para servir: páginas, prefijos compartidos, lotes de
+#   longitudes distintas. Lo que has escrito en 3.5 es su caso más sencillo. vLLM puede usar uno u otro.
 # - **Grafos CUDA** (en AMD, HIP): la CPU tarda unos microsegundos en **lanzar** cada kernel, y un paso de decode lanza
 #   cientos. Un grafo graba la lista una vez y la repite con una sola orden. No acelera ningún kernel: quita la espera
 #   entre uno y otro. Exige que nada cambie de forma entre repeticiones, y por eso los motores graban uno por tamaño de
 #   lote.
 #
-# ¿Cuándo importa el grafo? Cuando los kernels son cortos: modelos pequeños y lotes pequeños. La celda divide, en nuestro
-# motor, el tiempo que la CPU dedica a mandar el paso entre los kernels que lanza, con grafo y sin él. Sin grafo la cifra
-# es mayor que un lanzamiento: entre kernel y kernel corre también el Python del motor, y el grafo se ahorra las dos cosas.
+# ¿Cuándo importa el grafo? Cuando los kernels son cortos: modelos pequeños y lotes pequeños. La celda divide, en
+# nuestro motor, el tiempo que la CPU dedica a mandar el paso entre los kernels que lanza, con grafo y sin él. Sin grafo
+# la cifra es mayor que un lanzamiento: entre kernel y kernel corre también el Python del motor, y el grafo se ahorra
+# las dos cosas.
 
 # %%
 lanzamientos_grabados()
@@ -769,9 +778,10 @@ else:
     print(SIN_TRITON)
 
 # %% [markdown]
-# **Diagnóstico.** Sin máscara, los pesos no suman 1: el relleno se ha llevado una parte. Y el error depende de los datos:
-# en la fila del 9 casi no se nota. Con el paso equivocado, la **primera fila sale bien** y las demás no (la suma negativa
-# es de centinelas: nadie escribió esa fila): si tu prueba solo mira la primera, o usa filas sin relleno, pasa. El mapa de accesos lo enseña de un vistazo.
+# **Diagnóstico.** Sin máscara, los pesos no suman 1: el relleno se ha llevado una parte. Y el error depende de los
+# datos: en la fila del 9 casi no se nota. Con el paso equivocado, la **primera fila sale bien** y las demás no (la suma
+# negativa es de centinelas: nadie escribió esa fila): si tu prueba solo mira la primera, o usa filas sin relleno, pasa.
+# El mapa de accesos lo enseña de un vistazo.
 #
 # ### 6.3 Dos descuidos en el motor de verdad
 #
@@ -850,8 +860,8 @@ for nombre, pieza, antes in (
 #    mezclar. El resultado es el mismo porque `(m, s, acc)` basta: al crecer el máximo, lo acumulado se multiplica por
 #    exp(m viejo − m nuevo), que es exactamente lo que habría salido restando el máximo final desde el principio.
 # 3. Tres de estos: la máscara (64 es potencia de dos: un n como 50), el paso (filas con relleno), no restar el máximo
-#    (valores de 100), filas enteras de −inf, escribir fuera (centinelas o nan alrededor), más de una fila si solo se mira
-#    la primera.
+#    (valores de 100), filas enteras de −inf, escribir fuera (centinelas o nan alrededor), más de una fila si solo se
+#    mira la primera.
 #
 # ### END SOLUTION
 

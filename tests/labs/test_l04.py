@@ -8,6 +8,7 @@ import sys
 from random import Random
 
 import pytest
+import torch
 from lab_parts import run_cells
 from mutants import (
     Mutant,
@@ -317,6 +318,14 @@ def test_kernels_leave_for_a_gpu_in_a_process_of_their_own(cells, monkeypatch):
     answer = '{"gpu": "X", "error": 1e-6, "bytes": 4000000, "tuya": 2.0, "sdpa": 3.0}'
     monkeypatch.setattr(gpu_process, "program", lambda *_: f"print('{answer}')")
     assert gpu_process.en_gpu(*parts).gb_s == 2000
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_kernels_of_the_solution_hold_on_a_gpu(cells):
+    names = names_of(cells["decode_triton"])
+    parts = [names[name] for name in ("actualiza", "lee_pagina", "kernel_decode", "decode_paginado")]
+    measured = gpu_process.en_gpu(*parts)
+    assert measured.error < 1e-5 and measured.gb_s > 0
 
 
 def test_the_page_names_each_wrong_answer_and_what_catches_it():
