@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from random import Random
 
 import numpy as np
@@ -349,12 +348,12 @@ def test_figures_of_a_race_are_counted_by_hand():
 
 
 def test_numbers_of_the_text_are_those_of_the_functions(solved, student):
-    text = "\n".join(c.source for c in solved(LAB).cells)
+    text = " ".join(" ".join(c.source for c in solved(LAB).cells).split())
     assert "3,36" in text and round(student["tokens_por_paso"](0.8, 4), 2) == 3.36
     q, p = [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]
     hasty = student["ley"](q, [float(a >= b) for a, b in zip(p, q, strict=True)], p)
     assert [round(x, 2) for x in hasty] == [0.62, 0.21, 0.17]
-    assert "0,21 en vez de 0,3" in text and re.search(r"0,62 en vez de\s+#?\s*0,6 y 0,17 en vez de 0,1", text)
+    assert "0,21 en vez de 0,3" in text and "0,62 en vez de 0,6 y 0,17 en vez de 0,1" in text
     assert student["rebobina"](10, 4, [5, 6, 7], 0, 4)["sobran"] == 2
 
 
