@@ -2,24 +2,26 @@
 # # Proyecto P · Sirve y demuéstralo
 #
 # Vas a servir un modelo de lenguaje a cincuenta clientes a la vez y a demostrar con números qué ganas. Todo ocurre en
-# tu equipo: sin GPU y sin red.
+# tu equipo: sin GPU y sin red. Donde se habla de una GPU o de vLLM, son medidas ya tomadas y guardadas.
 #
 # **Al terminar puedes…**
 #
-# | Resultado de aprendizaje | Comprobación |
-# |---|---|
-# | calcular p50 y p95 sin engañarte | `percentil` |
-# | separar throughput y TTFT (tiempo hasta el primer token) | `resume` |
-# | planificar por iteración con memoria paginada | `planificador`, `reloj_real` |
-# | escribir un cliente concurrente con `openai` | `cliente` |
-# | pedir JSON garantizado y comprobarlo con rigor | `cuerpo_json`, `es_valida` |
-# | garantizarlo tú, con una máscara de tokens | `mascara` |
-# | servir el mismo trabajo con vLLM | `orden_vllm` |
-# | defender un «≥ 5×» nombrando la base | `veredicto`, `explica` |
+# | Resultado de aprendizaje | Puntos | Comprobación |
+# |---|---|---|
+# | calcular p50 y p95 sin engañarte | 4 | `percentil` |
+# | separar throughput y TTFT (tiempo hasta el primer token) | 4 | `resume` |
+# | planificar por iteración con memoria paginada | 25 + 8 | `planificador`, `reloj_real` |
+# | escribir un cliente concurrente con `openai` | 6 | `cliente` |
+# | pedir JSON garantizado y comprobarlo con rigor | 4 + 4 | `cuerpo_json`, `es_valida` |
+# | garantizarlo tú, con una máscara de tokens | 18 | `mascara` |
+# | servir el mismo trabajo con vLLM | 10 | `orden_vllm` |
+# | defender un «≥ 5×» nombrando la base | 2 + 5 + 10 | `prediccion`, `veredicto`, `explica` |
 #
 # **Criterio de aceptación:** al menos **5 veces** el throughput de la `pipeline` de Hugging Face con los prompts **de
 # uno en uno**, y **100 %** de respuestas JSON válidas. Al lado se informa siempre la razón contra la misma `pipeline`
-# con todos los prompts en un solo lote.
+# con todos los prompts en un solo lote. Ese criterio lo cumple el servidor entero y lo juzga tu `veredicto` (sección
+# 8). A **tu** planificador se le piden otros dos 5×, cada uno con su base: el de 3.4, con un reloj virtual, y el del
+# reloj real.
 #
 # **Tiempo:** 240 minutos. **Puntos:** 100 (90 automáticos y 10 que lee tu docente).
 #
@@ -34,7 +36,7 @@
 # ## Preparación
 #
 # Ejecuta la celda y lee qué modelo te toca. Si ves «modelo diminuto», el cuaderno funciona igual, pero las velocidades
-# no sirven como medida.
+# no sirven como medida. Tampoco en modo rápido (`MINILAB_RAPIDO=1`), que lleva menos prompts y respuestas más cortas.
 
 # %% nbgrader={"grade": false, "grade_id": "preparacion", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import asyncio
@@ -56,6 +58,7 @@ from minilab.graficas import barras, linea_de_tiempo
 from minilab.informe import lee_demo
 from minilab.referencia import mide_bases
 from minilab.servidor import Servidor
+from minilab.vistas.cifras import cifra
 from minillm_serve import LLM, SamplingParams
 from minillm_serve.bench.prompts import GUIDED_MAX_TOKENS, PROMPTS, guided_cases
 
@@ -74,21 +77,21 @@ print(f"{len(prompts)} prompts, {NUEVOS} tokens nuevos por respuesta, {CASOS_JSO
 #
 # - **Prefill**: el motor lee todo el prompt de una vez y guarda sus claves y valores en la **caché KV**. Es cálculo
 #   denso: usa bien el procesador.
-# - **Decode**: produce un token por paso. Cada paso lee **todos** los pesos para calcular un solo token: manda el ancho
-#   de banda de la memoria.
+# - **Decode**: produce un token por paso y petición. Con una sola petición, cada paso lee **todos** los pesos (y la
+#   caché KV) para calcular un solo token: manda el ancho de banda de la memoria.
 #
 # Si en cada paso avanzan cincuenta peticiones, los pesos se leen una vez y producen cincuenta tokens. De ahí sale casi
 # toda la ganancia. El **planificador** decide en cada paso quién avanza: una petición nueva entra sin esperar a que el
 # lote termine, y una que acaba deja su sitio. Eso es el *batching continuo*.
 #
-# Cuatro medidas, cada una con su pregunta:
+# Dos medidas, y dos formas de resumir la segunda:
 #
-# | Medida | Pregunta que responde | Unidad |
+# | Nombre | Pregunta que responde | Unidad |
 # |---|---|---|
 # | throughput | ¿cuántos tokens nuevos produce el sistema entero? | tok/s |
 # | TTFT | ¿cuánto espera una persona hasta ver el primer token? | s |
-# | p50 | ¿qué vive la petición típica? | s |
-# | p95 | ¿qué viven las peticiones con peor suerte? | s |
+# | p50 del TTFT | ¿qué espera no supera la mitad de las peticiones? | s |
+# | p95 del TTFT | ¿qué espera no supera el 95 %? Las demás tienen peor suerte | s |
 
 # %% [markdown]
 # ## 2 · Predice
@@ -168,8 +171,8 @@ comprobar("percentil")
 # `{"inicio": s, "primer_token": s, "fin": s, "tokens": int}`
 #
 # Implementa `resume(peticiones)`. Cuidado con el error clásico: **no sumes las velocidades de cada petición**. El
-# throughput del sistema es el total de tokens entre el tiempo de reloj, desde el primer `inicio` hasta el último `fin`.
-# El TTFT de una petición es `primer_token - inicio`.
+# throughput del sistema es el total de tokens entre el tiempo de reloj, desde el `inicio` más temprano hasta el `fin`
+# más tardío: la lista no tiene por qué venir en orden. El TTFT de una petición es `primer_token - inicio`.
 
 
 # %% nbgrader={"grade": false, "grade_id": "resume", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -196,33 +199,51 @@ comprobar("resume")
 # en qué bloques de memoria; quien corrige tiene el modelo y el reloj, y te devuelve los tokens. Así nadie puede
 # inventarse ni la respuesta ni la velocidad.
 #
-# Un turno tiene tres llamadas:
+# En cada turno, quien corrige llama a `llega` tantas veces como peticiones hayan llegado (ninguna, una o muchas),
+# después a `paso` y, si el lote no está vacío, a `recibe`, aunque la lista de salidas lo esté:
 #
 # | Método | Recibe o devuelve |
 # |---|---|
-# | `llega(id, prompt, max_nuevos)` | una petición nueva; `prompt` es una lista de ids de token |
+# | `llega(id, prompt, max_nuevos)` | una petición nueva; `prompt` es una lista de ids de token, y dará `max_nuevos` como mucho |
 # | `paso()` | el lote: `[{"id": 7, "desde": 12, "tokens": [5, 9], "bloques": [3, 8]}]`; `[]` si no hay nada que hacer |
-# | `recibe(salidas)` | `[{"id": 7, "token": 41, "fin": False}]`; con `fin` la petición ha terminado |
+# | `recibe(salidas)` | `[{"id": 7, "token": 41, "fin": False}]`; con `fin` la petición ha terminado, y ese token es el último |
 #
-# Cada elemento del lote calcula los tokens de la petición (prompt y generados) a partir de la posición `desde`, y los
-# guarda en sus `bloques`: la posición `p` vive en el bloque `bloques[p // tam_bloque]`. Cuando un elemento llega al
-# último token conocido, el modelo da el siguiente.
+# Los tokens **conocidos** de una petición son su prompt y los que ya recibiste. Cada elemento del lote calcula unos
+# cuantos: `tokens` son los conocidos que ocupan las posiciones `desde`, `desde + 1`… (todos los que faltan, o un
+# trozo), y `bloques` es la tabla de la petición **desde la posición 0**: la posición `p` vive en `bloques[p //
+# tam_bloque]`. En el ejemplo, con `tam_bloque` 8, se calculan las posiciones 12 y 13, que viven en el bloque 8; las
+# ocho primeras están en el 3. Cuando un elemento llega al último token conocido, el modelo da el siguiente, y lo oyes
+# en `recibe`.
 #
-# Un prompt puede ser más largo que `max_tokens`: se calcula por trozos, en varios pasos. A `recibe` se la llama después de
-# cada lote que no esté vacío, aunque la lista de salidas lo esté.
+# Un prompt puede ser más largo que el `max_tokens` del lote: se calcula por trozos, en varios pasos. Quién termina lo
+# decide el modelo (da su token final, o se cumple `max_nuevos`): espera siempre a `fin`.
 #
 # Las reglas, que se comprueban en cada paso:
 #
 # - como mucho `max_peticiones` elementos y `max_tokens` tokens por lote; una petición aparece una sola vez;
 # - lo anterior a `desde` ya está calculado en esos bloques: si otra petición los ha pisado, no vale;
-# - nadie escribe en un bloque que otra petición del lote usa. **Compartir** un bloque lleno con el mismo prefijo sí vale,
-#   y ahorra memoria y cálculo: una petición puede empezar con `desde > 0`;
-# - si falta memoria, espera, o quita bloques a la última que entró y vuelve a calcularla más tarde desde el principio.
+# - nadie escribe en un bloque que otra petición del lote usa. **Compartir** un bloque lleno con el mismo prefijo sí
+#   vale, y ahorra memoria y cálculo: una petición puede empezar con `desde > 0`;
+# - se empieza por orden de llegada: si la primera de la cola no cabe, las demás esperan detrás. Si a una activa le
+#   falta sitio, se desaloja a la última que entró: pierde sus bloques, conserva los tokens que ya dio y más tarde sus
+#   claves y valores se calculan otra vez desde 0 (o desde donde acabe un prefijo compartido). Toda petición cabe sola
+#   en la memoria; el último token que da no llega a ocupar sitio.
 #
-# **El criterio:** al menos 5 veces el throughput de atender las peticiones de una en una, en cinco cargas distintas
-# (cortas, largas, mezcladas, una ráfaga y muchas con el mismo prefijo), con el mismo texto, sin perder bloques y sin que
-# nadie espere sin fin. El reloj es **virtual**: cada paso cuesta `a + b · tokens nuevos + c · tokens leídos`, con
-# coeficientes medidos en una GPU. Después tu mismo planificador mueve el modelo real con un reloj de verdad.
+# **El criterio:** al menos 5 veces el throughput de atender las peticiones **de una en una** (el prompt en un paso,
+# después un token por paso, sin compartir nada), en cinco cargas distintas (cortas, largas, mezcladas, a ráfagas y
+# muchas con el mismo prefijo en una memoria pequeña), con el mismo texto. Además: al terminar todas, una petición que
+# necesita todos los bloques los encuentra libres, y nadie ve a más de `max_peticiones` llegadas después recibir antes
+# su primer token. Por debajo de 5× los puntos bajan poco a poco, hasta cero en 1×.
+#
+# El reloj es **virtual**: un paso cuesta `a + b · tokens nuevos + c · tokens leídos` (los leídos son las posiciones
+# anteriores a `desde`, sumadas elemento a elemento), con lo que cuesta Llama 3 8B en una GPU H100: a = 5,19 ms,
+# b = 20,6 µs y c = 0,043 µs. Tu Python no cuenta aquí. Después tu mismo planificador mueve el modelo real con un reloj
+# de verdad, que sí lo cuenta.
+#
+# El esqueleto es una ayuda: se comprueban `llega`, `paso` y `recibe`, y lo de dentro puedes organizarlo de otro modo.
+# En él, `p` es lo que tú guardes de una petición (un diccionario, o una clase pequeña en la misma celda); `prefijo_de`
+# va del bloque a los tokens que guarda contando desde el principio del texto, y `bloque_de` es el camino contrario. Un
+# bloque libre conserva lo que guardaba hasta que alguien lo toma: toma primero el que lleva más tiempo libre.
 
 
 # %% nbgrader={"grade": false, "grade_id": "planificador", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -319,7 +340,7 @@ class Planificador:
         ### END SOLUTION
 
     def admite(self, p):
-        """Si cabe entera con un token más, comparte los bloques de su prefijo y devuelve True."""
+        """Si cabe entera (con un token más si hay otras activas), comparte los bloques de su prefijo y devuelve True."""
         ### BEGIN SOLUTION
         comunes = self.bloques.busca(p["tokens"])
         faltan = self.cuantos(len(p["tokens"]) + (1 if self.activas else 0)) - len(comunes)
@@ -331,7 +352,7 @@ class Planificador:
         ### END SOLUTION
 
     def avanza(self, p, libre):
-        """Pone p en el lote con los tokens que quepan; devuelve cuántos."""
+        """Pone p en el lote con los tokens que quepan; devuelve cuántos (0 si no le toca o la han desalojado)."""
         ### BEGIN SOLUTION
         tokens = p["tokens"][p["hechos"] : p["hechos"] + libre]
         if not tokens or p not in self.activas or not self.hace_sitio(p, p["hechos"] + len(tokens)):
@@ -354,7 +375,7 @@ class Planificador:
         ### END SOLUTION
 
     def desaloja(self, p):
-        """p deja sus bloques y vuelve la primera a la cola: se calculará de nuevo."""
+        """p deja sus bloques, no sus tokens, y vuelve la primera a la cola: se calculará de nuevo."""
         ### BEGIN SOLUTION
         self.activas.remove(p)
         self.bloques.suelta(p["bloques"])
@@ -387,8 +408,10 @@ comprobar("planificador")
 
 # %% [markdown]
 # El mismo planificador, con el **reloj real**: al corregir mueve SmolLM2 en la CPU, alternado con la `pipeline` una a
-# una, nueve veces cada uno (más, si queda duda). Se puntúa la mediana de las razones: desde 5× cuentan todos los puntos; 3× vale el 60 %.
-# Aquí lo ensayas con reloj virtual.
+# una, nueve veces cada uno (hasta quince, mientras no quede claro si llega). El tiempo va de la primera llamada al
+# último token, con tu Python dentro. Se puntúa la mediana de las razones, en línea recta entre tres puntos: 1× no vale
+# nada, 3× vale el 60 % y desde 5× cuentan todos los puntos. Aquí lo ensayas con reloj virtual: la nota sale al
+# corregir.
 
 # %% nbgrader={"grade": true, "grade_id": "prueba_reloj_real", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
 comprobar("reloj_real")
@@ -414,12 +437,15 @@ print(f"Listo: {servidor.url} sirve {nombre}")
 # - `lanza_todas` pone **todas** en vuelo a la vez y devuelve las medidas en el orden de los prompts.
 #
 # La petición lleva `model`, `messages` (un mensaje `user`), `max_tokens`, `temperature=0`, `stream=True`,
-# `stream_options={"include_usage": True}` y `extra_body={"ignore_eos": True}` (así todas las respuestas miden lo mismo).
+# `stream_options={"include_usage": True}` y `extra_body={"ignore_eos": True}` (así todas las respuestas miden lo
+# mismo).
 #
 # Dos trampas reales:
 #
-# - el primer trozo puede traer solo el rol, sin texto: **no** es el primer token;
+# - el primer trozo puede traer solo el rol, sin texto (`None` o `""`): **no** es el primer token;
 # - el último trozo trae `usage` y una lista `choices` vacía.
+#
+# `inicio` se toma justo antes de pedir, `primer_token` al llegar el primer texto y `fin` cuando el flujo se agota.
 
 
 # %% nbgrader={"grade": false, "grade_id": "cliente", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -465,14 +491,14 @@ async def tanda(preguntas):
 corre(tanda(prompts[:2]))
 medidas = corre(tanda(prompts))
 medido = resume(medidas)
-print(f"{len(medidas)} peticiones a la vez: {medido['tok_s']:.1f} tok/s")
-print(f"TTFT: p50 {medido['ttft_p50']:.2f} s · p95 {medido['ttft_p95']:.2f} s")
+print(f"{len(medidas)} peticiones a la vez: {cifra(medido['tok_s'], 1)} tok/s")
+print(f"TTFT: p50 {cifra(medido['ttft_p50'], 2)} s · p95 {cifra(medido['ttft_p95'], 2)} s")
 
 # %% [markdown]
 # ## 4 · Mira
 #
 # Cada barra es una petición: la parte rayada es la espera hasta el primer token y la parte lisa es el decode. Fíjate en
-# que todas las partes lisas se solapan: es el lote avanzando junto.
+# que las partes lisas se solapan: es el lote avanzando junto.
 
 # %%
 linea_de_tiempo(medidas, "Peticiones simultáneas")
@@ -480,10 +506,11 @@ linea_de_tiempo(medidas, "Peticiones simultáneas")
 # %% [markdown] tags=["errata-9"]
 # ## 5 · Compara
 #
-# Sin base, «5×» no significa nada. Medimos dos veces la `pipeline` de transformers, con los mismos prompts, los mismos
-# tokens nuevos, float32 y selección voraz (*greedy*):
+# Sin base, «5×» no significa nada. Medimos la `pipeline` de transformers de dos maneras, con los mismos tokens nuevos
+# por respuesta y, como el servidor, en float32, con selección voraz (*greedy*) y sin contar el calentamiento:
 #
-# - **una a una**: la base del enunciado;
+# - **una a una**: la base del enunciado. Se mide con `MUESTRA` prompts repartidos por la lista: de uno en uno, los
+#   tok/s apenas dependen de cuántos sean, y todos tardarían demasiado;
 # - **en lote**: todos los prompts juntos, rellenados hasta el más largo. Es la base exigente.
 
 # %%
@@ -491,8 +518,8 @@ bases = mide_bases(modelo.carpeta, prompts, NUEVOS, MUESTRA)
 if bases is None:
     print("transformers no está instalado: las bases se leerán del informe de `make demo`.")
 else:
-    print(f"razón contra una a una: {medido['tok_s'] / bases['una_a_una']:.1f}×")
-    print(f"razón contra el lote:   {medido['tok_s'] / bases['en_lote']:.1f}×")
+    print(f"razón contra una a una: {cifra(medido['tok_s'] / bases['una_a_una'], 1)}×")
+    print(f"razón contra el lote:   {cifra(medido['tok_s'] / bases['en_lote'], 1)}×")
     velocidades = {"pipeline, una a una": bases["una_a_una"], "pipeline, en lote": bases["en_lote"]}
     display(barras({**velocidades, "servidor": medido["tok_s"]}, "tok/s", "Tokens nuevos por segundo"))
 
@@ -504,16 +531,16 @@ else:
 # Pedir «responde en JSON, por favor» no garantiza nada. La garantía la da el motor: en cada paso anula los tokens que
 # harían inválido el texto. Se pide con `response_format`:
 #
-# `{"type": "json_schema", "json_schema": {"name": …, "schema": …}}`
+# `{"type": "json_schema", "json_schema": {"name": "un_nombre", "schema": esquema}}`
 #
 # Implementa `cuerpo_json(pregunta, esquema)`: devuelve un diccionario con `messages`, `max_tokens` y `response_format`,
-# listo para `chat.completions.create(model=…, **cuerpo)`. Da espacio de sobra en `max_tokens`: un JSON cortado no es
-# válido. `GUIDED_MAX_TOKENS` basta para los esquemas de esta práctica.
+# y ninguna clave más, listo para `chat.completions.create(model=…, **cuerpo)`. Da espacio de sobra en `max_tokens`: un
+# JSON cortado no es válido. `GUIDED_MAX_TOKENS` basta para los esquemas de esta práctica.
 
 
 # %% nbgrader={"grade": false, "grade_id": "cuerpo_json", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def cuerpo_json(pregunta, esquema, max_tokens=512):
-    """Argumentos de una petición cuya respuesta cumple el esquema por construcción."""
+    """Argumentos de una petición cuya respuesta cumple el esquema por construcción, si no la corta max_tokens."""
     ### BEGIN SOLUTION
     return {
         "messages": [{"role": "user", "content": pregunta}],
@@ -532,9 +559,11 @@ comprobar("cuerpo_json")
 # Implementa `es_valida(texto, esquema, fin)`, donde `fin` es el `finish_reason` de la respuesta. Es verdadera solo si:
 #
 # - la respuesta terminó sola (`fin == "stop"`), no por llegar al límite;
-# - **todo** el texto es JSON estricto. `NaN` e `Infinity` no son JSON, aunque `json.loads` los acepte: mira su argumento
-#   `parse_constant`;
+# - **todo** el texto es JSON estricto. `NaN` e `Infinity` no son JSON, aunque `json.loads` los acepte: mira su
+#   argumento `parse_constant`;
 # - el dato cumple el esquema según `jsonschema`.
+#
+# Cualquier otra cosa es `False`, nunca una excepción.
 #
 # No recortes ni repares el texto: eso mide tu reparador, no al motor.
 
@@ -583,7 +612,8 @@ print("Ejemplo:", respuestas[0].message.content)
 #
 # ### 6.3 La máscara, tuya
 #
-# ¿Cómo lo garantiza el motor? Antes de elegir cada token, tacha los que no pueden continuar el texto. Escribe esa pieza:
+# ¿Cómo lo garantiza el motor? Antes de elegir cada token, tacha los que no pueden continuar el texto. Escribe esa
+# pieza:
 #
 # | Método | Qué hace |
 # |---|---|
@@ -591,23 +621,31 @@ print("Ejemplo:", respuestas[0].message.content)
 # | `permitidos()` | lista ordenada de los ids que pueden venir ahora; `fin`, solo si el texto ya está completo |
 # | `acepta(id)` | el token elegido |
 #
-# Un token puede traer **varios caracteres** (`{"`, `":`, `true`): está permitido si todos ellos, en orden, son posibles.
+# Un token puede traer **varios caracteres** (`{"`, `":`, `true`): está permitido si todos ellos, en orden, son
+# posibles. `fin` es el único token sin texto, y a `acepta` solo llegan ids permitidos que no son `fin`. Todo carácter
+# que haga falta existe como token suelto: siempre hay salida.
 #
-# El texto es exactamente el de `json.dumps(valor, ensure_ascii=False, separators=(",", ":"))`, con las propiedades en el
-# orden del esquema. Los esquemas usan:
+# El texto es exactamente el de `json.dumps(valor, ensure_ascii=False, separators=(",", ":"))`, con las propiedades en
+# el orden del esquema. Los esquemas usan:
 #
 # | Forma | Detalles |
 # |---|---|
 # | `object` | `properties` y `required`; las demás son optativas; sin propiedades de más |
-# | `array` | `items`; de `minItems` (0 si falta) a `maxItems` elementos |
-# | `string` | de `minLength` (0 si falta) a `maxLength` caracteres, contados con `len`; sin comillas, barras invertidas ni caracteres de control dentro |
+# | `array` | `items`; de `minItems` (0 si falta) a `maxItems` elementos; el máximo está siempre |
+# | `string` | de `minLength` (0 si falta) a `maxLength` caracteres (está siempre), contados con `len`; sin comillas, barras invertidas ni caracteres por debajo del espacio dentro |
 # | `integer` | `minimum` 0 y `maximum` 9, 99 o 999; sin ceros a la izquierda |
 # | `boolean`, `null`, `enum`, `const` | el valor tal como lo escribe `json.dumps` |
-# | `anyOf`, `$ref` a `#/$defs/…` | sin recursión |
+# | `anyOf`, `$ref` a `#/$defs/…` | sin recursión; `$defs` está en la raíz del esquema |
 #
-# **El criterio es 100 %.** Quien corrige elige los tokens con probabilidades **hostiles**: al azar, o buscando siempre lo
-# que rompe el texto o no lo acaba nunca. Pedirlo con buenas palabras, reintentar o reparar el texto no sirve; prohibir de
-# más tampoco: todo documento correcto debe poder escribirse, lo corten como lo corten los tokens.
+# La idea está en `valor(esquema, defs, despues)`: los pasos que escriben un valor **y siguen en** `despues`. El estado
+# inicial es `valor` con `{FINAL}` como `despues`, y el texto está completo cuando `FINAL` está en el estado. Construye
+# cada `resto` y cada `otra` **una sola vez**, de atrás hacia delante, y guárdalo en una variable: dos `Paso` iguales
+# construidos por separado son distintos, y una función recursiva que los construya en cada visita tarda el doble por
+# cada propiedad optativa.
+#
+# **El criterio es 100 %.** Quien corrige elige los tokens con probabilidades **hostiles**: al azar, o buscando siempre
+# lo que rompe el texto o no lo acaba nunca. Pedirlo con buenas palabras, reintentar o reparar el texto no sirve;
+# prohibir de más tampoco: todo documento correcto debe poder escribirse, lo corten como lo corten los tokens.
 
 
 # %% nbgrader={"grade": false, "grade_id": "mascara", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -762,7 +800,7 @@ comprobar("mascara")
 # ### 7.1 El campo que ya no existe
 #
 # Muchas guías piden JSON con `extra_body={"guided_json": esquema}`. vLLM retiró ese campo en la versión 0.12: desde
-# entonces lo **ignora sin avisar**, responde 200 y el texto sale libre. Nuestro servidor prefiere decirlo.
+# entonces lo **ignora sin avisar al cliente**, responde 200 y el texto sale libre. Nuestro servidor prefiere decirlo.
 
 # %%
 with OpenAI(base_url=servidor.url, api_key="sin-clave", max_retries=0) as cliente:
@@ -780,8 +818,8 @@ with OpenAI(base_url=servidor.url, api_key="sin-clave", max_retries=0) as client
 # %% [markdown] tags=["cubre-B-error-uno"]
 # ### 7.2 El cliente que espera
 #
-# El mismo servidor, los mismos prompts, pero el cliente envía cada petición cuando termina la anterior. El motor nunca
-# tiene más de una que atender.
+# El mismo servidor y los `MUESTRA` primeros prompts, pero el cliente envía cada petición cuando termina la anterior. El
+# motor nunca tiene más de una que atender.
 
 
 # %%
@@ -791,7 +829,7 @@ async def de_una_en_una(preguntas):
 
 
 lento = resume(corre(de_una_en_una(prompts[:MUESTRA])))
-print(f"de una en una: {lento['tok_s']:.1f} tok/s · a la vez: {medido['tok_s']:.1f} tok/s")
+print(f"de una en una: {cifra(lento['tok_s'], 1)} tok/s · a la vez: {cifra(medido['tok_s'], 1)} tok/s")
 servidor.para()
 
 # %% [markdown]
@@ -807,7 +845,8 @@ servidor.para()
 # | `minillm_tok_s` | nuestro servidor |
 # | `json_total`, `json_valid` | respuestas JSON pedidas y válidas |
 #
-# Calcula tú las razones: no copies campos ya calculados. `cumple` exige razón ≥ 5 contra una a una **y** 100 % de JSON.
+# Calcula tú las razones: no copies campos ya calculados. `cumple` exige razón ≥ 5 contra una a una, sin redondear,
+# **y** 100 % de JSON. Si no se pidió ningún JSON, `json_pct` es 0 y no cumple: nada no demuestra nada.
 
 
 # %% nbgrader={"grade": false, "grade_id": "veredicto", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -830,8 +869,9 @@ comprobar("veredicto")
 
 # %%
 informe = lee_demo()
-origen = "reports/demo.json"
+origen, con_modelo = "reports/demo.json", informe and informe.get("weights", {}).get("model", "el de make demo")
 if informe is None and bases is not None:
+    con_modelo = modelo.nombre
     origen = "las medidas de este cuaderno (no encontré reports/demo.json: ejecuta `make demo`)"
     informe = {
         "baseline_tok_s": bases["una_a_una"],
@@ -844,21 +884,32 @@ if informe is None:
     print("No hay informe ni bases medidas: ejecuta `make demo` en una terminal y repite esta celda.")
 else:
     final = veredicto(informe)
-    print(f"Según {origen}:")
-    print(f"{final['ratio']:.1f}× contra una a una · {final['ratio_lote']:.1f}× contra el lote")
-    print(f"{final['json_pct']:.0f} % de JSON válido · {'cumple' if final['cumple'] else 'no cumple'} el criterio")
+    print(f"Según {origen}, con {con_modelo}:")
+    print(f"{cifra(final['ratio'], 2)}× contra una a una · {cifra(final['ratio_lote'], 2)}× contra el lote")
+    print(f"{informe['json_valid']} de {informe['json_total']} JSON válidos ({cifra(final['json_pct'], 1)} %)")
+    print(f"{'Cumple' if final['cumple'] else 'No cumple'} el criterio")
     if origen != "reports/demo.json" and not modelo.real:
         print("Aviso: con el modelo diminuto estas cifras no demuestran nada; repite con el modelo real.")
-    anota("P", "razón contra una a una", mi_prediccion()["contra_una_a_una"], final["ratio"], "×", modelo.nombre)
-    anota("P", "razón contra el lote", mi_prediccion()["contra_lote"], final["ratio_lote"], "×", modelo.nombre)
+    anota("P", "razón contra una a una", mi_prediccion()["contra_una_a_una"], final["ratio"], "×", con_modelo)
+    anota("P", "razón contra el lote", mi_prediccion()["contra_lote"], final["ratio_lote"], "×", con_modelo)
+
+# %% [markdown]
+# Si la celda encontró medidas, las dos últimas filas de `bitacora.csv` guardan tu predicción junto a ellas.
 
 # %% [markdown] tags=["errata-1"]
 # ### 8.1 Lo mismo, con vLLM
 #
-# El criterio del enunciado se cumple también con el servidor que usarás en producción. Escribe la orden que lo arranca,
-# como lista de argumentos: `orden_vllm(modelo, puerto, peticiones, contexto)`. Debe admitir `peticiones` a la vez y
-# textos de `contexto` tokens. Usa la forma actual, `vllm serve MODELO …`: las guías viejas escriben
-# `python -m vllm.entrypoints.openai.api_server`, que hoy avisa de que está en desuso.
+# El mismo trabajo lo hace el servidor que usarás en producción. Escribe la orden que lo arranca, como lista de
+# argumentos: `orden_vllm(modelo, puerto, peticiones, contexto)`. Usa la forma actual, `vllm serve MODELO …`: las guías
+# viejas escriben `python -m vllm.entrypoints.openai.api_server`, y aquí no vale. Las opciones que necesitas, cada una y
+# su valor en cadenas separadas:
+#
+# | Opción | Para qué |
+# |---|---|
+# | `--host` | dónde escucha; `127.0.0.1` es solo este equipo. Sin ella, escucha en todas las redes |
+# | `--port` | el puerto |
+# | `--max-num-seqs` | cuántas peticiones avanzan a la vez; las demás esperan turno |
+# | `--max-model-len` | tokens de cada petición como mucho: prompt más respuesta |
 #
 # Al corregir, tu cliente y tu `resume` se usan contra vLLM: un servidor vivo si quien corrige tiene uno, y si no, una
 # **traza grabada** de vLLM de verdad, con su equipo, su fecha y sus versiones. La nota dice cuál de las dos fue.
@@ -889,16 +940,15 @@ def orden_vllm(modelo, puerto, peticiones, contexto):
 comprobar("orden_vllm")
 
 # %% [markdown]
-# Las dos últimas filas de `bitacora.csv` guardan tu predicción junto a la medida.
-
-# %% [markdown]
 # ## 9 · Explica
 #
 # Responde en la celda siguiente con tus números delante (10 puntos, los lee tu docente):
 #
 # 1. ¿En qué se equivocó tu predicción y por qué? (3)
-# 2. ¿Por qué la razón contra el lote es mucho menor que la razón contra una a una? (4)
-# 3. Una persona te dice «mi servidor es 20× más rápido que Hugging Face». ¿Qué tres datos le pides? (3)
+# 2. ¿Por qué la razón contra el lote es mucho menor que la razón contra una a una? Si a ti no te salió así (pasa con el
+#    modelo diminuto y en modo rápido), di también por qué. (4)
+# 3. Una persona te dice «mi servidor es 20× más rápido que Hugging Face». ¿Qué tres datos le pides, y qué cambiaría
+#    cada uno? (3)
 
 # %% [markdown] nbgrader={"grade": true, "grade_id": "explica", "locked": false, "points": 10, "schema_version": 3, "solution": true, "task": false}
 # ### BEGIN SOLUTION
@@ -924,7 +974,7 @@ comprobar("orden_vllm")
 # <details><summary>Casi nada</summary>Correcto. La ganancia sale de compartir cada lectura de los pesos entre muchas
 # peticiones.</details>
 #
-# **B. Tu p95 de TTFT empeora al subir de 10 a 50 peticiones y el throughput mejora. ¿Está roto el servidor?**
+# **B. Si el p95 de TTFT empeora al subir de 10 a 50 peticiones y el throughput mejora, ¿está roto el servidor?**
 #
 # <details><summary>Sí: un buen servidor mejora ambas medidas</summary>No. Más peticiones comparten el mismo cálculo: el
 # sistema produce más y cada persona espera algo más. Es un compromiso que se decide con un objetivo de servicio
